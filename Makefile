@@ -1,0 +1,65 @@
+SHELL   = bash
+PYTHON ?= python3
+WORKERS ?= 2
+VENV    = .venv
+BIN     = $(VENV)/bin
+THREADS = $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() or 1))')
+
+# pip's many lines become dots; its errors are shown as they are.
+DOTS = awk '/^ *(Collecting|Downloading)/ {printf "."; fflush()} \
+	/^Installing collected/ {printf "\nunpacking (the longest part) ... "; fflush()} /^Successfully installed/ {print "done"}'
+INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
+
+.DEFAULT_GOAL = help
+.PHONY: help study test check export clean-notebooks docs wheel
+
+help:
+	@echo 'make study            install, run the default study, write the report to runs/default/report.html'
+	@echo 'make test             install with the development extra, then every check, notebook and test'
+	@echo 'make check            are the package and the notebooks in step, and are the notebooks clean?'
+	@echo 'make export           write kd_knowledge/ from nbs/'
+	@echo 'make clean-notebooks  strip what does not belong into a commit from nbs/'
+	@echo 'make docs             write the site to _docs/ (needs Quarto)'
+	@echo 'make wheel            write the wheel to dist/'
+	@echo
+	@echo 'PYTHON=python3.13 chooses the Python that $(VENV) is made with, WORKERS=4 how many notebooks are tested at once.'
+
+study: $(VENV)/.installed
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(THREADS)} $(BIN)/kd_study
+
+test: check
+	@echo 'Notebooks:'
+	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(WORKERS) --timing
+	@OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests
+
+check: $(VENV)/.installed-dev
+	@.ci/check $(BIN)
+
+export: $(VENV)/.installed-dev
+	@$(BIN)/nbdev_export
+
+clean-notebooks: $(VENV)/.installed-dev
+	@$(BIN)/nbdev_clean
+
+docs: $(VENV)/.installed-dev
+	@command -v quarto > /dev/null || { echo 'make docs: no program named quarto. Install Quarto and put it on the PATH' >&2; exit 2; }
+	@rm -rf _proc
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs --n_workers 1
+
+wheel: $(VENV)/.installed-dev
+	@rm -rf build
+	@$(BIN)/python -m build --wheel --no-isolation
+
+$(BIN)/pip:
+	@echo 'Making $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: settings.ini setup.py | $(BIN)/pip
+	@echo 'Installing kd_knowledge into $(VENV): PyTorch alone is some GB, so the first time takes minutes'
+	@$(INSTALL) -e . | $(DOTS)
+	@touch $@
+
+$(VENV)/.installed-dev: settings.ini setup.py | $(BIN)/pip
+	@echo 'Installing kd_knowledge and its development tools into $(VENV): PyTorch alone is some GB, so the first time takes minutes'
+	@$(INSTALL) -e '.[dev]' | $(DOTS)
+	@touch $@ $(VENV)/.installed

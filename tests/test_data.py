@@ -1,0 +1,307 @@
+"What does not belong in the chapter on data: files of every kind, bad input, other processes, real data sets."
+import gzip, subprocess, sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kd_knowledge.core import KDError
+from kd_knowledge.data import (DOMAINS, Augment, colour_jitter, check_pixels, domains, get_dls, get_images, image_files, random_resized_crop,
+                               random_shift, read_image, shapes)
+
+DEBIAN = Path('/usr/share/datasets/fashion-mnist')
+
+
+def photographs(folder, classes=('china', 'flower'), n=6, splits=('',)):
+    "Cut scikit-learn's photographs into a folder of JPEGs."
+    from sklearn.datasets import load_sample_images
+    for name, image in zip(classes, load_sample_images().images):
+        for split in splits:
+            (folder/split/name).mkdir(parents=True, exist_ok=True)
+            for i in range(n): Image.fromarray(image[10 * i:10 * i + 90, 20 * i:20 * i + 120]).save(folder/split/name/f'{i}.jpg')
+    return folder
+
+
+def says(function, *texts):
+    "The one-line message of the `KDError` that `function` raises, which holds `texts`."
+    with pytest.raises(KDError) as error: function()
+    line = str(error.value)
+    assert '\n' not in line and len(line) < 500
+    for text in texts: assert text in line, line
+
+
+# folders
+def test_folder_of_jpegs(tmp_path):
+    photographs(tmp_path)
+    valid, train = (get_images(tmp_path, split, size=24) for split in ('valid', 'train'))
+    assert (len(valid), len(train), valid.vocab, valid.in_memory) == (2, 10, ['china', 'flower'], True)
+    assert valid.y.tolist() == [0, 1] and valid.x.shape == (2, 3, 24, 24)
+    check_pixels(train.pixels(range(10)))
+    assert get_images(str(tmp_path), 'train', n=3, seed=1).y.shape == (3,)
+
+
+@pytest.mark.parametrize('name', ['valid', 'val', 'test'])
+def test_split_folders(tmp_path, name):
+    photographs(tmp_path, splits=('train', name), n=3)
+    assert [len(get_images(tmp_path, split)) for split in ('train', 'valid')] == [6, 6]
+
+
+def test_train_folder_alone_is_split(tmp_path):
+    photographs(tmp_path, splits=('train',), n=5)
+    assert [len(get_images(tmp_path, split)) for split in ('train', 'valid')] == [8, 2]
+
+
+def test_valid_folder_alone_serves_probes(tmp_path):
+    photographs(tmp_path, splits=('val',), n=2)
+    assert len(get_images(tmp_path)) == 4
+    says(lambda: get_images(tmp_path, 'train'), 'no train folder')
+
+
+def test_valid_keeps_the_indices_of_train(tmp_path):
+    photographs(tmp_path, ('a', 'b'), 2, ('train',))
+    photographs(tmp_path, ('b',), 2, ('valid',))
+    assert get_images(tmp_path).y.tolist() == [1, 1]
+    photographs(tmp_path, ('z',), 1, ('valid',))
+    says(lambda: get_images(tmp_path), 'classes that train has not: z')
+
+
+def test_flat_folder(tmp_path):
+    for i in range(3): Image.new('RGB', (20, 30), (i, 0, 0)).save(tmp_path/f'{i}.png')
+    images = get_images(tmp_path, unlabeled=True, size=16)
+    assert images.vocab == ['unlabelled'] and images.y.tolist() == [0, 0, 0]
+    assert images.x[:, 0, 0, 0].tolist() == [0, 1, 2]
+    says(lambda: get_images(tmp_path), 'no class folders', 'unlabeled=True')
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    photographs(tmp_path, n=2)
+    (tmp_path/'china'/'._0.jpg').write_bytes(b'not an image')
+    (tmp_path/'.ipynb_checkpoints').mkdir()
+    assert len(image_files(tmp_path)) == 4 and len(get_images(tmp_path, unlabeled=True)) == 4
+
+
+def test_on_disk_equals_in_memory(tmp_path):
+    photographs(tmp_path)
+    disk, memory = (get_images(tmp_path, 'train', size=24, memory=m) for m in (0, 2e9))
+    assert not disk.in_memory
+    for a, b in zip(disk.batches(4), memory.batches(4)): assert all(map(torch.equal, a, b))
+    assert disk.subset([3, 1]).x == [disk.x[3], disk.x[1]]
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_loader_on_disk(tmp_path, num_workers):
+    photographs(tmp_path)
+    def batches(**kwargs):
+        dls = get_dls(tmp_path, bs=4, size=24, augment=Augment(jitter=.2), device='cpu', **kwargs)
+        return [b for _ in range(2) for b in dls.train]
+    for a, b in zip(batches(memory=0, num_workers=num_workers), batches()): assert all(map(torch.equal, a, b))
+
+
+# image files
+MODES = ['RGB', 'L', 'CMYK', 'P', 'RGBA', 'LA', '1', 'I;16']
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_every_mode(tmp_path, mode):
+    path = tmp_path/('a.tif' if mode == 'CMYK' else 'a.png')
+    if mode == 'I;16': Image.fromarray(np.full((40, 50), 65535, 'uint16')).save(path)
+    else: Image.new('RGB', (50, 40), 'white').convert(mode).save(path)
+    seen = read_image(path, 16)
+    assert seen.shape == (16, 16, 3) and seen.dtype == np.uint8 and seen.min() > 250
+
+
+def test_cmyk_and_grey_jpeg(tmp_path):
+    for mode in ('CMYK', 'L'):
+        Image.new('RGB', (50, 40), (128, 128, 128)).convert(mode).save(tmp_path/f'{mode}.jpg')
+        assert abs(read_image(tmp_path/f'{mode}.jpg', 16).astype(int) - 128).max() < 6
+
+
+def test_transparent_is_white(tmp_path):
+    Image.new('RGBA', (20, 20), (255, 0, 0, 0)).save(tmp_path/'a.png')
+    assert read_image(tmp_path/'a.png', 16).min() == 255
+    palette = Image.new('P', (20, 20), 0)
+    palette.save(tmp_path/'b.png', transparency=0)
+    assert read_image(tmp_path/'b.png', 16).min() == 255
+
+
+def test_exif_rotation(tmp_path):
+    image = Image.new('RGB', (40, 20), 'black'); image.paste('white', (0, 0, 20, 20))
+    exif = Image.Exif(); exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    image.save(tmp_path/'a.jpg', exif=exif, quality=95)
+    upright = np.asarray(image.transpose(Image.Transpose.ROTATE_270).crop((0, 10, 20, 30)))
+    assert abs(read_image(tmp_path/'a.jpg', 20).astype(int) - upright).max() < 20
+
+
+def test_same_as_torchvision(tmp_path):
+    from torchvision import transforms
+    path = photographs(tmp_path, n=1)/'china'/'0.jpg'
+    with Image.open(path) as image: expected = np.asarray(transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64)])(image))
+    assert abs(read_image(path, 64).astype(float) - expected).mean() < 4
+
+
+@pytest.mark.parametrize('broken', [b'', b'not an image', None])
+@pytest.mark.parametrize('memory', [2e9, 0])
+def test_broken_file_is_named(tmp_path, broken, memory):
+    photographs(tmp_path)
+    path = tmp_path/'china'/'3.jpg'
+    path.write_bytes(path.read_bytes()[:700] if broken is None else broken)
+    says(lambda: [None for split in ('train', 'valid') for _ in get_images(tmp_path, split, size=24, memory=memory).batches()], 'cannot read', '3.jpg')
+
+
+def test_broken_file_in_a_worker_is_one_line(tmp_path):
+    photographs(tmp_path)
+    for path in (tmp_path/'china').iterdir(): path.write_bytes(b'')
+    says(lambda: list(get_dls(tmp_path, bs=4, size=24, memory=0, num_workers=1, device='cpu').train), 'data: cannot read the image', '.jpg')
+
+
+# bad input
+@pytest.mark.parametrize('kwargs,text', [
+    (dict(data='fashion'), 'did you mean fashion_mnist'), (dict(data='xyzzy'), 'Give one of shapes'), (dict(data='/no/folder'), 'no folder'),
+    (dict(split='test'), 'split'), (dict(n=0), 'n: got 0'), (dict(n=-3), 'n: got -3'), (dict(n=2.5), 'n: got 2.5'), (dict(n=True), 'n: got True'),
+    (dict(size=4), 'size: got 4'), (dict(size='32'), 'size'), (dict(cue=1.5), 'cue: got 1.5'), (dict(domain='fog'), 'domain'),
+    (dict(seed=-1), 'seed: got -1'), (dict(colour=1), 'colour: shapes has no such option'), (dict(data='digits', root='.'), 'root'),
+    (dict(data='digits', n=5000), 'Give at most 359'), (dict(n=10**8), 'Give at most')])
+def test_bad_arguments(kwargs, text): says(lambda: get_images(**kwargs), text)
+
+
+@pytest.mark.parametrize('kwargs,text', [
+    (dict(bs=0), 'bs: got 0'), (dict(bs=-1), 'bs'), (dict(n_train=0), 'n_train: got 0'), (dict(n_valid=-1), 'n_valid'),
+    (dict(data='digits', n_valid=5000), 'n_valid: 5000'), (dict(device='abacus', n_train=10, n_valid=10), 'device')])
+def test_bad_loader_arguments(kwargs, text): says(lambda: get_dls(**kwargs), text)
+
+
+def test_bad_folders(tmp_path):
+    (tmp_path/'empty').mkdir()
+    says(lambda: get_images(tmp_path/'empty'), 'no class folders')
+    says(lambda: get_images(tmp_path/'empty', unlabeled=True), 'no image')
+    photographs(tmp_path/'one', classes=('a',))
+    says(lambda: get_images(tmp_path/'one'), 'one class only')
+    photographs(tmp_path/'hole'); (tmp_path/'hole'/'c').mkdir()
+    says(lambda: get_images(tmp_path/'hole'), 'no image in', 'hole/c')
+    photographs(tmp_path/'single', n=1)
+    says(lambda: get_images(tmp_path/'single'), 'none is left for valid')
+
+
+@pytest.mark.parametrize('name', ['mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'imagenette'])
+def test_missing_data_set_says_how(tmp_path, name, monkeypatch):
+    monkeypatch.setenv('FASTAI_HOME', str(tmp_path/'fastai'))
+    says(lambda: get_images(name, root=tmp_path), str(tmp_path), 'MB', 'python -c')
+
+
+@pytest.mark.parametrize('function', [
+    lambda x: colour_jitter(x, 2), lambda x: random_resized_crop(x, (.5, .2)), lambda x: random_shift(x, -1), lambda x: random_shift(x, 99),
+    lambda x: Augment(crop=(2, 3)), lambda x: check_pixels(x * 2), lambda x: check_pixels(x[0]), lambda x: check_pixels(x.byte())])
+def test_bad_transformations(function): says(lambda: function(torch.rand(2, 3, 16, 16).clamp_min(.6)))
+
+
+def test_labels():
+    images = shapes(4, size=8)
+    says(lambda: images.with_labels([0, 1]), '2 labels for 4 images')
+    says(lambda: images.with_labels([0, 1, 2, 10]), 'labels from 0 to 10')
+    says(lambda: images.with_labels([0, 1, 2, -1]), 'labels from -1')
+    says(lambda: images.subset(images.y > 99), 'no image')
+    says(lambda: next(images.batches(0)), 'bs')
+    assert images.with_labels([11] * 4, vocab=range(12)).y.tolist() == [11] * 4
+
+
+# the same everywhere
+def test_same_in_a_fresh_process():
+    script = ("import torch, hashlib\nfrom kd_knowledge.data import *\ntorch.rand(3)\n"
+              "dls = get_dls(bs=16, n_train=40, n_valid=8, augment=Augment(jitter=.4), device='cpu')\n"
+              "data = b''.join(t.numpy().tobytes() for dl in (dls.train, dls.train, dls.valid) for b in dl for t in b)\n"
+              "data += b''.join(domains(d, 5).x.numpy().tobytes() for d in DOMAINS)\nprint(hashlib.sha256(data).hexdigest())")
+    one, two = (subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert one == two != ''
+
+
+def test_world_is_fixed():
+    "The bytes of a few images of the world, which must never change: stored results depend on them."
+    import hashlib
+    images = [shapes(20, seed=3, start=5), *(domains(d, 6) for d in DOMAINS)]
+    assert hashlib.sha256(b''.join(i.x.numpy().tobytes() for i in images)).hexdigest()[:16] == 'WORLD'
+
+
+@pytest.mark.parametrize('name', ['photo', *DOMAINS])
+def test_an_image_does_not_depend_on_its_batch(name):
+    many = domains(name, 300, size=16)
+    for i in (0, 255, 256, 299): assert torch.equal(domains(name, 1, size=16, start=10_000_000 + i).x[0], many.x[i])
+
+
+def test_geometry_is_shared_by_domains_and_sizes():
+    photo = domains('photo', 30)
+    for name in DOMAINS:
+        other = domains(name, 30)
+        assert torch.equal(photo.masks, other.masks) and torch.equal(photo.y, other.y) and torch.equal(photo.groups, other.groups)
+    large = domains('photo', 30, size=64).masks.float()
+    assert ((torch.nn.functional.avg_pool2d(large[:, None], 2)[:, 0] > .5) == photo.masks).float().mean() > .985
+
+
+def test_uncued_labels_are_independent():
+    images = shapes(4000, size=8, cue=0)
+    for cue in images.cues.values(): assert abs((cue == images.y).float().mean() - .1) < .02
+    assert abs((images.cues['hue'] == images.cues['texture']).float().mean() - .1) < .02
+
+
+def test_cues_agree_with_cue_one():
+    images = shapes(50, size=8, cue=1)
+    assert all(torch.equal(c, images.y) for c in images.cues.values())
+
+
+# augmentation against torchvision
+def test_crop_distribution():
+    "Area and aspect of our boxes are distributed as torchvision's."
+    from torchvision.transforms import RandomResizedCrop
+    from kd_knowledge.data import _boxes
+    torch.manual_seed(0)
+    theirs = torch.tensor([RandomResizedCrop.get_params(torch.zeros(3, 200, 200), (.08, 1.), (3 / 4, 4 / 3)) for _ in range(3000)]) / 200.
+    ours = _boxes(3000, (.08, 1.), (3 / 4, 4 / 3), None, 200, 200)
+    for a, b in ((ours[:, 0] * ours[:, 1], theirs[:, 2] * theirs[:, 3]), (ours[:, 0] / ours[:, 1], theirs[:, 3] / theirs[:, 2]), (ours[:, 2], theirs[:, 1])):
+        for q in (.1, .5, .9): assert abs(a.quantile(q) - b.quantile(q)) < .03
+
+
+def test_shift_of_a_large_image_stays_in_its_centre():
+    x = torch.zeros(200, 3, 40, 40); x[:, :, 10:30, 10:30] = 1
+    assert all((crop == 1).all() for crop in random_shift(x, 4, size=16))
+
+
+# real data
+@pytest.mark.skipif(not DEBIAN.exists(), reason='Fashion-MNIST is not on this machine')
+def test_fashion_mnist():
+    valid = get_images('fashion_mnist')
+    assert (len(valid), valid.size, valid.x.shape[1:]) == (10000, 28, (3, 28, 28))
+    assert valid.y.bincount().tolist() == [1000] * 10 and abs(valid.x[:, 0].float().mean() / 255 - .2868) < .001
+    assert len(get_images('fashion_mnist', 'train', n=500, size=32)) == 500
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason='Fashion-MNIST is not on this machine')
+def test_torchvision_layout_and_truncated_download(tmp_path):
+    raw = tmp_path/'FashionMNIST'/'raw'; raw.mkdir(parents=True)
+    for name in ('images-idx3', 'labels-idx1'):
+        (raw/f't10k-{name}-ubyte').write_bytes(gzip.decompress((DEBIAN/f't10k-{name}-ubyte.gz').read_bytes()))
+    assert len(get_images('fashion_mnist', root=tmp_path)) == 10000
+    for path in raw.iterdir(): path.write_bytes(path.read_bytes()[:5000])
+    says(lambda: get_images('fashion_mnist', root=tmp_path), 'not a whole IDX file')
+
+
+def test_cifar_and_imagenette_in_their_layouts(tmp_path, monkeypatch):
+    import pickle
+    from torchvision import datasets
+    base = tmp_path/datasets.CIFAR10.base_folder; base.mkdir()
+    batch = {'data': np.random.default_rng(0).integers(0, 255, (20, 3072), 'uint8'), 'labels': list(range(10)) * 2}
+    for name in [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']: (base/name).write_bytes(pickle.dumps(batch))
+    (base/'batches.meta').write_bytes(pickle.dumps({'label_names': list('abcdefghij')}))
+    monkeypatch.setattr(datasets.CIFAR10, '_check_integrity', lambda self: True)
+    monkeypatch.setattr('torchvision.datasets.cifar.check_integrity', lambda *a: True)
+    assert [len(get_images('cifar10', split, root=tmp_path)) for split in ('train', 'valid')] == [100, 20]
+    photographs(tmp_path/'imagenette2-160', splits=('train', 'val'), n=2)
+    assert get_images('imagenette', root=tmp_path).x.shape == (4, 3, 128, 128)
+
+
+# speed, generous bounds: a slow machine passes, a loop over images does not
+def test_speed():
+    import time
+    began = time.process_time(); shapes(2000); assert time.process_time() - began < 6
+    x = torch.rand(256, 3, 32, 32); augment = Augment(jitter=.4); augment(x)
+    began = time.process_time(); augment(x); assert time.process_time() - began < .5

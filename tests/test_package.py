@@ -1,0 +1,84 @@
+"The wheel holds the package alone, and the package works where there is no nbdev and no Jupyter."
+import zipfile
+from configparser import ConfigParser
+from email import message_from_string
+import pytest
+
+REFUSE = """
+import importlib, pkgutil, sys
+absent = {'nbdev', 'execnb', 'fastgit', 'ghapi', 'ipykernel', 'jupyter_client', 'jupyter_core', 'jupyter_server', 'jupyterlab',
+          'nbclient', 'nbconvert', 'nbformat', 'notebook', 'pytest', 'timm'}
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in absent: raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+IMPORT_ALL = REFUSE + """
+import kd_knowledge
+assert kd_knowledge.__file__.startswith(sys.argv[1]), kd_knowledge.__file__
+for o in pkgutil.walk_packages(kd_knowledge.__path__, 'kd_knowledge.'):
+    importlib.import_module(o.name)
+    print(o.name)
+"""
+
+TIME_IMPORT = """
+import sys, time
+start = time.perf_counter()
+import kd_knowledge
+heavy = {'torch', 'fastai', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)
+print(time.perf_counter() - start, *sorted(heavy))
+"""
+
+@pytest.fixture
+def settings(root):
+    cfg = ConfigParser(delimiters=['='])
+    cfg.read(root/'settings.ini', encoding='utf-8')
+    return cfg['DEFAULT']
+
+@pytest.fixture
+def metadata(unpacked): return message_from_string(next(unpacked.glob('*.dist-info/METADATA')).read_text(encoding='utf-8'))
+
+def test_wheel_holds_the_package_alone(wheel, root):
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {n.split('/')[0] for n in names}
+    assert {t for t in tops if not t.endswith('.dist-info')} == {'kd_knowledge'}
+    assert {n for n in names if n.endswith('.py')} == {str(p.relative_to(root)) for p in (root/'kd_knowledge').rglob('*.py')}
+    assert any(n.endswith('LICENSE') for n in names)
+
+def test_wheel_metadata(metadata, settings):
+    assert metadata['Name'].replace('-', '_') == settings['lib_name'] and metadata['Version'] == settings['version']
+    assert metadata['Requires-Python'] == f'>={settings["min_python"]}' and metadata['License'] == 'Apache-2.0'
+
+def test_pins_are_in_the_development_extra_only(metadata):
+    needs = metadata.get_all('Requires-Dist')
+    own, dev = [o for o in needs if 'extra ==' not in o], [o for o in needs if 'extra ==' in o]
+    assert not [o for o in own if '==' in o or '<' in o]
+    assert any(o.startswith('nbdev==') for o in dev) and any(o.startswith('torch>=') for o in own)
+    assert len(dev) + len(own) == len(set(needs))
+
+def test_entry_points(unpacked):
+    entries = ConfigParser(delimiters=['='])
+    entries.read_string(next(unpacked.glob('*.dist-info/entry_points.txt')).read_text())
+    assert dict(entries['nbdev']) == dict(kd_knowledge='kd_knowledge._modidx:d')
+    assert set(entries['console_scripts']) == {'kd_study', 'kd_probe'}
+
+@pytest.mark.parametrize('text,want', [
+    ('', []), ('a b', ['a', 'b']), ('a>=1, b<2,c', ['a>=1', 'b<2', 'c']), ('a>=1,<2 b', ['a>=1,<2', 'b']), ('a[x,y]>=1,b', ['a[x,y]>=1', 'b']),
+    ('a\n\tb>=2\n\tc', ['a', 'b>=2', 'c']), ('\'a>=1; python_version < "3.11"\' b', ['a>=1; python_version < "3.11"', 'b'])])
+def test_requirements_are_separated_by_commas_or_spaces(text, want, root, monkeypatch):
+    import setuptools
+    monkeypatch.setattr(setuptools, 'setup', lambda **kwargs: None)
+    names = dict(__file__=str(root/'setup.py'), __name__='setup')
+    exec((root/'setup.py').read_text(), names)
+    names['cfg'] = dict(requirements=text)
+    assert names['requirements']('requirements') == want
+
+def test_imports_without_nbdev_and_jupyter(unpacked, fresh, tmp_path):
+    res = fresh(IMPORT_ALL, unpacked, path=unpacked, cwd=tmp_path)
+    assert res.returncode == 0, res.stderr[-2000:]
+    assert set(res.stdout.split()) >= {f'kd_knowledge.{p.stem}' for p in (unpacked/'kd_knowledge').glob('[!_]*.py')}
+
+def test_import_is_light(unpacked, fresh, tmp_path):
+    seconds, *heavy = min((fresh(TIME_IMPORT, path=unpacked, cwd=tmp_path).stdout.split() for _ in range(3)), key=lambda o: float(o[0]))
+    assert float(seconds) < .3 and not heavy
