@@ -22,13 +22,12 @@ from .data import check_pixels
 from .models import anatomy as find_anatomy, frozen, n_classes, taps
 from .probes import table, wins
 
-# %% ../nbs/05_localization.ipynb #22e6c9bd
-def _check_batch(x, y, n):
-    check_pixels(x)
-    require(len(x) == len(y), 'y', f'{len(y)} labels for {len(x)} images', 'Give one label for each image')
-    require(bool(((y >= 0) & (y < n)).all()), 'y', f'labels outside 0 to {n - 1}', 'Give labels that the network has an output for')
+# %% ../nbs/05_localization.ipynb #3648b46c
+def _check_labels(y, n, classes):
+    require(len(y) == n, 'y', f'{len(y)} labels for {n} images', 'Give one label for each image')
+    require(bool(((y >= 0) & (y < classes)).all()), 'y', f'labels outside 0 to {classes - 1}', 'Give labels that the network has an output for')
 
-# %% ../nbs/05_localization.ipynb #997767e2
+# %% ../nbs/05_localization.ipynb #b9ee3c6f
 def grad_cam(
     net, # pixels in, logits N x n_classes out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
@@ -37,9 +36,10 @@ def grad_cam(
 ) -> tuple: # maps N x h x w, zero or more, at the size of the last feature map; logits N x n_classes
     "Grad-CAM (Selvaraju 2017, equations 1 and 2), by the gradient of the head alone. Raises `KDError` for pixels or labels out of range."
     where = anatomy or find_anatomy(net)
-    _check_batch(x, y, n_classes(net))
+    check_pixels(x)
     with frozen(net), torch.enable_grad(), taps(net, where.last_map, grad=True) as seen:
         logits = net(x)
+        _check_labels(y, *logits.shape)
         gradient, = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), seen[where.last_map])
     activation, gradient = where.to_map(seen[where.last_map].detach()), where.to_map(gradient)
     weights = gradient.mean((2, 3), keepdim=True)
@@ -89,7 +89,7 @@ def _check_layer(net, x, method, where):
     raw = seen[where.last_map]
     require(where.to_map(raw).shape == raw.shape, 'method', f'{method!r} cannot read the tokens of a transformer', "Give 'grad_cam' or an attribution of pixels")
 
-# %% ../nbs/05_localization.ipynb #52c6664c
+# %% ../nbs/05_localization.ipynb #f3ff6d00
 def attribute(
     net, # pixels in, logits out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
@@ -102,7 +102,7 @@ def attribute(
     where = anatomy or find_anatomy(net)
     if method == 'grad_cam': return grad_cam(net, x, y, where)[0]
     if 'Layer' in method or 'GradCam' in method: _captum(method); _check_layer(net, x, method, where)
-    _check_batch(x, y, n_classes(net))
+    check_pixels(x); _check_labels(y, len(x), n_classes(net))
     return _captum_maps(net, x, y, method, where, options)
 
 # %% ../nbs/05_localization.ipynb #b2b927ae
@@ -144,7 +144,9 @@ def choose(
     if n is None or n >= len(images): return torch.arange(len(images))
     return torch.randperm(len(images), generator=generator('choose', seed))[:n].sort().values
 
-# %% ../nbs/05_localization.ipynb #27f6dc6b
+# %% ../nbs/05_localization.ipynb #8a10c393
+def _anatomies(cast, given): return {(m.model, m.seed): (given or {}).get(m.model) or find_anatomy(m.net) for m in cast.networks}
+
 def _scores(maps, teachers, masks):
     found = {'cosine': cosine(maps, teachers), 'all-zero map': (maps.flatten(1).amax(1) == 0)}
     return found | (mask_scores(maps, masks) if masks is not None else {})
@@ -160,7 +162,7 @@ def _rows(cast, scores, method, samples):
             rows.append(table('localization', method, metric, m, samples, values))
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/05_localization.ipynb #0811d92e
+# %% ../nbs/05_localization.ipynb #4bc444ac
 def localization(
     cast, # a `Cast`
     images, # an `Images`; its masks are used where it has them
@@ -169,14 +171,16 @@ def localization(
     n:int=None, # how many images, chosen at random (the paper takes 5,000); None takes all
     seed:int=0, # of the choice
     device=None, # where to run; None leaves the networks where they are
+    anatomies:dict=None, # name of a model -> its `Anatomy`, where `models.anatomy` cannot tell
     **options, # passed to captum's `attribute`
 ) -> pd.DataFrame: # the long table; metrics `cosine`, `closer`, `all-zero map` and, with masks, `energy in mask`, `pointing game`
     "How near each network's map of the true class is to the teacher's, image by image (paper, section 4.1). Raises `KDError` for an unknown method."
     chosen = choose(images, n, seed)
     part, scores = images.subset(chosen), {(m.model, m.seed): [] for m in cast.networks}
+    where = _anatomies(cast, anatomies)
     with cast.run(device):
         for x, y, idxs in progress(part.batches(bs, device), 'localization', total=-(-len(part)//bs)):
-            maps = {(m.model, m.seed): attribute(m.net, x, y, method, cast.anatomy(m), **options) for m in cast.networks}
+            maps = {(m.model, m.seed): attribute(m.net, x, y, method, where[m.model, m.seed], **options) for m in cast.networks}
             masks = None if part.masks is None else part.masks[idxs.cpu()]
             for key, mine in maps.items(): scores[key].append(_scores(mine, maps['T', 0], masks))
     rows = _rows(cast, scores, method, chosen)
@@ -190,19 +194,20 @@ def _draw_cam(ax, pixels, maps=None, mask=None):
         ax.imshow(shown, cmap='viridis', alpha=.6, vmin=0, vmax=max(shown.max().item(), 1e-12))
     if mask is not None: ax.contour(mask.float(), [.5], colors='white', linewidths=.8)
 
-# %% ../nbs/05_localization.ipynb #f1cd3e24
+# %% ../nbs/05_localization.ipynb #ed566dfc
 def plot_cams(
     cast, # a `Cast`
     images, # an `Images`
     idxs, # which images, one row each
     method:str='grad_cam', # see `attribute`
+    anatomies:dict=None, # as in `localization`
     **options, # passed to captum's `attribute`
 ): # matplotlib axes, images x (1 + networks)
     "Each image with the outline of its object, and the map of the first network of each name over it; below, the cosine to the teacher's."
     part, first = images.subset(torch.as_tensor(idxs)), {m.model: m for m in reversed(cast.networks)}
     first = [first[k] for k in dict.fromkeys(m.model for m in cast.networks)]
     x, y, _ = next(iter(part.batches(len(part))))
-    with cast.run('cpu'): maps = [attribute(m.net, x, y, method, cast.anatomy(m), **options) for m in first]
+    with cast.run('cpu'): maps = [attribute(m.net, x, y, method, (anatomies or {}).get(m.model), **options) for m in first]
     axes = plt.subplots(len(x), 1 + len(first), figsize=(1.1*(1 + len(first)), 1.3*len(x)), squeeze=False)[1]
     for i, row in enumerate(axes):
         mask = None if part.masks is None else part.masks[i]

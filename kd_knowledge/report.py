@@ -7,10 +7,11 @@ __all__ = ['VALUES', 'ABOUT', 'METRICS', 'HEADLINES', 'JUDGEMENTS', 'PICTURES', 
            'read_run', 'About', 'about', 'headline', 'sentence', 'controls', 'tally', 'accuracy_warnings',
            'write_report']
 
-# %% ../nbs/13_report.ipynb #b45b99d7
+# %% ../nbs/13_report.ipynb #89c422b3
 import base64, io, json
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor
 from pathlib import Path
 
 # %% ../nbs/13_report.ipynb #24904af1
@@ -226,12 +227,12 @@ def _tag(name, *inside, **attributes):
 
 def _join(parts): return _Html('\n'.join(map(_inner, parts)))
 
-# %% ../nbs/13_report.ipynb #2fb49424
-def _html_table(frame, caption):
+# %% ../nbs/13_report.ipynb #758ad731
+def _html_table(frame, caption, look='plain'):
     "An accessible table: a caption, column heads, the first column as row heads."
     head = _tag('tr', *(_tag('th', c, scope='col') for c in frame.columns))
     body = [_tag('tr', _tag('th', first, scope='row'), *(_tag('td', v) for v in rest)) for first, *rest in frame.itertuples(index=False)]
-    made = _tag('table', _tag('caption', caption), _tag('thead', head), _tag('tbody', *body))
+    made = _tag('table', _tag('caption', caption), _tag('thead', head), _tag('tbody', *body), class_=look)
     return _tag('div', made, class_='scroll', tabindex=0, role='region', aria_label=caption)
 
 # %% ../nbs/13_report.ipynb #1969744b
@@ -250,35 +251,40 @@ def _img(path, alt, most):
     data, kind = _small(path, most)
     return _tag('img', src=f'data:image/{kind};base64,{base64.b64encode(data).decode()}', alt=alt)
 
-# %% ../nbs/13_report.ipynb #e583a94a
-def _strip(row, limit):
-    "A small drawing of a row: null band, interval and difference on a scale from -limit to +limit."
-    at = lambda x: f'{50 + 48*max(-1, min(1, x/limit)):.1f}%'
-    wide = lambda low, high: f'{48*(min(high, limit) - max(low, -limit))/limit:.1f}%'
-    band = '' if pd.isna(row.null_low) else _tag('rect', x=at(row.null_low), width=wide(row.null_low, row.null_high), y=2, height=22, class_='band')
-    return _tag('svg', band, _tag('line', x1='50%', x2='50%', y1=0, y2=26, class_='zero'),
-                _tag('line', x1=at(row.low), x2=at(row.high), y1=13, y2=13, class_='range', stroke=to_hex(colour(row.student))),
-                _tag('circle', cx=at(row.difference), cy=13, r=5, fill=to_hex(colour(row.student))),
+# %% ../nbs/13_report.ipynb #3a4ee53b
+def _scale(rows):
+    "The ends of the scale that the rows of a card are drawn on, in tenths (10 points), zero within; the whole of it is from -1 to 1."
+    ends = rows[['low', 'high', 'null_low', 'null_high']]
+    return max(-1, min(-.1, floor(10*ends.min().min())/10)), min(1, max(.1, ceil(10*ends.max().max())/10))
+
+def _place(x, scale): return f'{100*min(1, max(0, (x - scale[0])/(scale[1] - scale[0]))):.1f}%'
+
+def _strip(row, scale):
+    "A small drawing of a row: null band, interval and difference on a scale shared by its card."
+    at, ink = lambda x: _place(x, scale), to_hex(colour(row.student))
+    width = 0 if pd.isna(row.null_low) else 100*(row.null_high - row.null_low)/(scale[1] - scale[0])
+    band = [_tag('rect', x=at(row.null_low), width=f'{width:.1f}%', y=2, height=22, class_='band')] if width else []
+    return _tag('svg', *band, _tag('line', x1=at(0), x2=at(0), y1=0, y2=26, class_='zero'),
+                _tag('line', x1=at(row.low), x2=at(row.high), y1=13, y2=13, class_='range', stroke=ink),
+                _tag('circle', cx=at(row.difference), cy=13, r=5, fill=ink),
                 class_='strip', role='img', aria_label=f'{_number(row.difference, 1, "+")} points, {_uncertainty(row)}')
 
-def _limit(rows): return min(1, max(.05, rows[['low', 'high', 'null_low', 'null_high']].abs().max().max()))
-
-# %% ../nbs/13_report.ipynb #bcd65080
+# %% ../nbs/13_report.ipynb #32e403e5
 def _kind(verdict): return next((k for k in ('inherited', 'opposite', 'no evidence', 'cannot tell') if verdict.startswith(k)), 'control')
+
+def _badge(verdict): return _tag('span', _kind(verdict), class_=f'badge {_kind(verdict).replace(" ", "-")}')
 
 def _mean_accuracy(run, *networks):
     means = run.accuracy.groupby('network').accuracy.mean()
     return ', '.join(f'{n} {_percent(means[n], 1)}' for n in networks if n in means.index)
 
-def _verdict_row(run, row, limit):
+def _verdict_row(run, row, scale):
     beside = [_control_words(c) for c in controls(run.estimates, row).itertuples()]
     beside = _tag('p', *(['Control ' + '; '.join(beside) + '. '] if beside else []), f'Accuracy {_mean_accuracy(run, row.student, "Ind")}.', class_='small')
     name = _tag('h4', _tag('span', class_='dot', style=f'background:{to_hex(colour(row.student))}'), row.student)
-    kind = _kind(row.verdict)
-    badge = _tag('span', kind, class_=f'badge {kind.replace(" ", "-")}')
-    return _tag('div', _tag('div', name, badge, class_='who'), _tag('div', _tag('p', sentence(row)), beside), _strip(row, limit), class_='verdict')
+    return _tag('div', _tag('div', name, _badge(row.verdict), class_='who'), _tag('div', _tag('p', sentence(row)), beside), _strip(row, scale), class_='verdict')
 
-# %% ../nbs/13_report.ipynb #83736a0f
+# %% ../nbs/13_report.ipynb #386cc5e2
 def _told(rows):
     "The students that a card speaks of: those without a star, whose controls the others are, if there are any."
     plain = rows[~rows.student.str.endswith('*')]
@@ -286,18 +292,27 @@ def _told(rows):
 
 def _card(run, probe):
     rows, words = _told(headline(run.estimates, probe)), about(probe)
-    limit = _limit(rows)
-    scale = _tag('div', *(_tag('span', f'{_number(x, 0, "+")}') for x in (-limit, 0, limit)), class_='scale', aria_hidden='true')
+    scale = _scale(rows)
+    axis = _tag('div', *(_tag('span', _number(x, 0, '+'), style=f'left:{_place(x, scale)}') for x in (scale[0], 0, scale[1])), class_='scale', aria_hidden='true')
     return _tag('article', _tag('h3', _tag('a', words.title, href=f'#{_slug(probe)}')), _tag('p', words.question, class_='question'),
-                *(_verdict_row(run, r, limit) for r in rows.itertuples()), scale, class_='card')
+                *(_verdict_row(run, r, scale) for r in rows.itertuples()), axis, class_='card', id=f'card-{_slug(probe)}')
 
 def _slug(text): return ''.join(c if c.isalnum() else '-' for c in text.lower()).strip('-')
 
-# %% ../nbs/13_report.ipynb #f04d4692
+# %% ../nbs/13_report.ipynb #a82ec127
+def _overview(run):
+    "Properties by students: the effect and what is said of it."
+    rows = pd.concat([_told(headline(run.estimates, p)) for p in run.estimates.probe.unique()])
+    cells = {(r.probe, r.student): _join([_tag('b', _number(r.difference, _digits(r), '+')), _badge(r.verdict)]) for r in rows.itertuples()}
+    students = list(rows.student.unique())
+    body = [[_tag('a', about(p).title, href=f'#card-{_slug(p)}'), *(cells.get((p, s), '–') for s in students)] for p in rows.probe.unique()]
+    return _html_table(pd.DataFrame(body, columns=['property', *students]), 'Effect of distillation in points: student minus independent student', 'overview')
+
+# %% ../nbs/13_report.ipynb #34839c12
 def _verdicts(run):
     cards = [_card(run, p) for p in run.estimates.probe.unique()]
     key = 'The point is the effect (student minus independent student, in points), the line its 95 % interval, the grey band the luck of the seed.'
-    return _tag('section', _tag('h2', 'Verdicts'), _tag('p', tally(run.estimates)), *cards, _tag('p', key, class_='small'), id='verdicts')
+    return _tag('section', _tag('h2', 'Verdicts'), _overview(run), _tag('p', tally(run.estimates)), *cards, _tag('p', key, class_='small'), id='verdicts')
 
 # %% ../nbs/13_report.ipynb #8f912ca3
 def _teacher(run, probe, metric):
@@ -440,7 +455,7 @@ def _how_to_read():
     return _tag('section', _tag('h2', 'How to read this'), _tag('ul', *map(_bold, READ)), _tag('h2', 'What it does not show'),
                 _tag('ul', *(_tag('li', o) for o in LIMITS)), id='reading')
 
-# %% ../nbs/13_report.ipynb #92515616
+# %% ../nbs/13_report.ipynb #08e54585
 CSS = '''
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #5b6570; --page: #fbfbfa; --card: #fff; --line: #e2e4e6; --band: #d5d9dd; --link: #0b5d91;
   --good: #0b7d57; --bad: #b3470a; --none: #65707b; --warn: #fdf3e1; --warned: #d9912b }
@@ -467,7 +482,10 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1.2rem 0 0; font-
 .badge.inherited { color: var(--good) } .badge.opposite { color: var(--bad) } .badge.cannot-tell { border-style: dashed }
 .strip { width: 100%; height: 26px; display: block } .strip .band { fill: var(--band) } .strip .zero { stroke: var(--dim); stroke-dasharray: 2 2 }
 .strip .range { stroke-width: 3; stroke-linecap: round }
-.scale { display: flex; justify-content: space-between; width: 11rem; margin-left: auto; font-size: .75rem; color: var(--dim) }
+.scale { position: relative; height: 1.2em; width: 11rem; margin-left: auto; font-size: .75rem; color: var(--dim) }
+.scale span { position: absolute; transform: translateX(-50%) }
+.overview { width: 100% } .overview th, .overview td { text-align: left; vertical-align: baseline; padding: .45rem .7rem .45rem 0 } .overview b { display: inline-block; min-width: 2.6em }
+.overview .badge { margin: 0 }
 dl { display: grid; grid-template-columns: 5.5rem 1fr; gap: .35rem 1rem; margin: .6rem 0 1rem } dt { color: var(--dim) } dd { margin: 0 }
 figure { margin: 1rem 0 } figure img { display: block; width: 100%; max-width: 44rem; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .4rem }
 figure.wide img { max-width: 100% } figcaption { margin-top: .35rem }
