@@ -18,9 +18,9 @@ from .data import check_pixels
 from .models import frozen
 from .probes import table
 
-# %% ../nbs/06_adversarial.ipynb #0dfbb4ca
+# %% ../nbs/06_adversarial.ipynb #f7b396b2
 def _check_attack(eps, steps, alpha):
-    require(0 < eps <= 1, 'eps', f'got {eps}, but pixels are in [0, 1]', f'For {eps:g} of 255 give {eps:g}/255' if eps > 1 else 'Give a positive number such as 4/255')
+    require(0 < eps <= 1, 'eps', f'got {eps}, but pixels are in [0, 1]', f'For {eps:g} of 255 give {eps:g}/255' if eps > 1 else 'Give a positive number such as 8/255')
     require(steps >= 1, 'steps', f'got {steps}', 'Give at least 1; the paper takes 5')
     require(alpha is None or alpha > 0, 'alpha', f'got {alpha}', 'Give a positive step, or None for eps/steps')
 
@@ -28,12 +28,12 @@ def _check_ball(adversarial, x, eps):
     far = (adversarial - x).abs().max().item() if len(x) else 0.
     assert far <= eps + 1e-6 and (adversarial.min() >= 0 and adversarial.max() <= 1), f'an attack left its bounds: {far}'
 
-# %% ../nbs/06_adversarial.ipynb #59f7c38c
+# %% ../nbs/06_adversarial.ipynb #03f82dad
 def fgsm(
     net, # pixels in, logits out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
     y:torch.Tensor, # N true classes
-    eps:float=4/255, # how far a pixel may move, in (0, 1]
+    eps:float=8/255, # how far a pixel may move, in (0, 1]
     steps:int=5, # how many steps (the paper's k)
     alpha:float=None, # how far a pixel moves in one step; None takes eps/steps, so that the last step just reaches the edge
 ) -> torch.Tensor: # pixels N x 3 x H x W in [0, 1], nowhere further than eps from x
@@ -66,11 +66,11 @@ def _attack(cast, attacked, clean, x, y, idxs, attack):
     others = [m for m in cast.networks if m is not attacked]
     return fooled, samples, {_key(m): _answers(m.net, left) != clean[_key(m)][samples] if len(left) else fooled[:0] for m in others}
 
-# %% ../nbs/06_adversarial.ipynb #ab108dd6
+# %% ../nbs/06_adversarial.ipynb #47428c7b
 def _rows(cast, condition, attacked, found, right, eps):
     "The long table of one condition, from what `_attack` found in each batch."
     fooled, samples = (torch.cat([f[i] for f in found]) for i in (0, 1))
-    require(len(samples) > 0, 'eps', f'{eps:g} fools {attacked.model} on none of {len(fooled)} images', 'Give a larger eps, or more images')
+    require(len(samples) > 0, 'eps', f'{eps:.3g} fools {attacked.model} on none of {len(fooled)} images', 'Give a larger eps, or more images')
     rows = [table('adversarial', condition, 'fooling rate', attacked, range(len(fooled)), fooled)]
     counts = torch.stack([r[samples] for r in right.values()]).all(0).any()
     for m in [m for m in cast.networks if m is not attacked]:
@@ -79,12 +79,12 @@ def _rows(cast, condition, attacked, found, right, eps):
         if counts: rows.append(table('adversarial', condition, 'fooled, correct', m, samples, changed.where(both, torch.nan)))
     return rows
 
-# %% ../nbs/06_adversarial.ipynb #f2e6ab86
+# %% ../nbs/06_adversarial.ipynb #05083f8e
 def adversarial(
     cast, # a `Cast`; its network `foreign`, if it has one, is attacked too
     images, # an `Images`
     bs:int=256, # images a batch
-    eps:float=4/255, # see `fgsm`
+    eps:float=8/255, # see `fgsm`
     steps:int=5, # see `fgsm`
     alpha:float=None, # see `fgsm`
     device=None, # where to run; None leaves the networks where they are
@@ -112,12 +112,12 @@ def _draw_answers(ax, members, before, after, vocab, i):
                 weight='bold' if was != now else 'normal')
     ax.axis('off')
 
-# %% ../nbs/06_adversarial.ipynb #5c916289
+# %% ../nbs/06_adversarial.ipynb #68e40912
 def plot_fooled(
     cast, # a `Cast`
     images, # an `Images`
     idxs, # which images, one row each
-    eps:float=4/255, # see `fgsm`
+    eps:float=8/255, # see `fgsm`
     steps:int=5, # see `fgsm`
     alpha:float=None, # see `fgsm`
 ): # matplotlib axes, images x 4

@@ -8,8 +8,8 @@ __all__ = ['SHAPES', 'TEXTURES', 'VALID_START', 'DOMAINS', 'DATASETS', 'check_pi
            'random_shift', 'Augment', 'data_root', 'read_idx', 'image_files', 'get_images', 'ImageLoader',
            'image_loaders', 'get_dls']
 
-# %% ../nbs/01_data.ipynb #6372c3b4
-import difflib, gzip, inspect, os, sys
+# %% ../nbs/01_data.ipynb #54dcf6d8
+import difflib, gzip, inspect, os, sys, zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -339,13 +339,13 @@ def _photo(scene, noise=True):
 def _luminance(x): return (x * np.array([.299, .587, .114], np.float32)[:, None, None]).sum(1, keepdims=True)
 def _grey(scene): return _luminance(_photo(scene))
 
-# %% ../nbs/01_data.ipynb #c51f01fc
+# %% ../nbs/01_data.ipynb #c4aea515
 def _sketch(scene):
-    "The outline in pencil on paper, the inside lightly hatched."
-    line = np.clip(np.float32(scene.size / 32 + .3) - np.abs(scene.d), 0, 1)
-    hatch = np.clip(np.float32(.5) - scene.d, 0, 1) * (np.float32(.25) + np.float32(.15) * _wave((scene.tu + scene.tv) / 4))
+    "Outlined and hatched in pencil, on paper."
+    line = np.clip(np.float32(scene.size / 32) - np.abs(scene.d), 0, 1)
+    hatch = np.clip(np.float32(.5) - scene.d, 0, 1) * (np.float32(.5) + np.float32(.5) * _wave((scene.tu + scene.tv) / 5))
     dark = (.55 + .3 * scene.u[:, 10]).astype(np.float32)[:, None, None]
-    return np.float32(.93) - np.maximum(line * dark, hatch)[:, None] + _noise(scene, .04)
+    return np.float32(.93) - (np.maximum(line, hatch) * dark)[:, None] + _noise(scene, .04)
 
 def _silhouette(scene):
     "Black on white."
@@ -521,7 +521,7 @@ def random_shift(
     corners = _uniform((2, 2, len(x)), 0, m + 1, generator, x.device).long().clamp_max(m)
     return tuple(windows[torch.arange(len(x), device=x.device), :, dy, dx] for dy, dx in corners)
 
-# %% ../nbs/01_data.ipynb #f1eb99f9
+# %% ../nbs/01_data.ipynb #0a8d8df6
 class Augment:
     "Random resized crop, flip and colour jitter of each image of a batch, on the device where it lies (PAPER E3, E5)."
     def __init__(self,
@@ -535,7 +535,8 @@ class Augment:
 
     def __repr__(self): return f'Augment(crop={self.crop}, flip={self.flip}, jitter={self.jitter})'
     def __call__(self, x, generator=None):
-        if self.crop or self.flip: x = random_resized_crop(x, self.crop or (1, 1), generator, (3/4, 4/3) if self.crop else (1, 1), flip=self.flip)
+        if self.crop: x = random_resized_crop(x, self.crop, generator, flip=self.flip)
+        elif self.flip: x = torch.where(_uniform((len(x), 1, 1, 1), 0, 1, generator, x.device) < .5, x.flip(3), x)
         return colour_jitter(x, self.jitter, generator) if self.jitter else x
 
 # %% ../nbs/01_data.ipynb #af793653
@@ -551,7 +552,7 @@ def _missing(name, places, command, size):
     "The error of a data set that is not there."
     return KDError(f'data: {name} was not found in {" or ".join(map(str, places))}. Get it ({size}) with: {command}, or say where it is with root')
 
-# %% ../nbs/01_data.ipynb #dd7e3ecf
+# %% ../nbs/01_data.ipynb #b8488d8d
 def read_idx(
     path, # an IDX file, plain or .gz
 ) -> torch.Tensor: # uint8, as many dimensions as the file says
@@ -561,7 +562,7 @@ def read_idx(
         dims = np.frombuffer(raw, '>u4', raw[3], 4).tolist()
         assert raw[:3] == b'\0\0\x08'
         return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(dims).copy())
-    except (OSError, EOFError, IndexError, ValueError, AssertionError, gzip.zlib.error):
+    except (OSError, EOFError, IndexError, ValueError, AssertionError, zlib.error):
         raise KDError(f'data: {path} is not a whole IDX file of bytes. Remove it and get the data set again') from None
 
 # %% ../nbs/01_data.ipynb #71fafe52
@@ -664,7 +665,7 @@ def _labelled(folder, split, seed):
     require(len(idxs) > 0, 'data', f'{folder} has one image in each class, none is left for valid', 'Give two or more images for each class')
     return [paths[i] for i in idxs], y[idxs], vocab
 
-# %% ../nbs/01_data.ipynb #5b4f86a6
+# %% ../nbs/01_data.ipynb #efbc8f59
 def _folder(split, seed, folder, unlabeled=False):
     "The images of a folder; `unlabeled` takes them all, with label 0, whatever the split."
     folder = Path(folder).expanduser()
@@ -674,6 +675,7 @@ def _folder(split, seed, folder, unlabeled=False):
     require(paths, 'data', f'no image in {folder}', f'Give a folder with files that end in {", ".join(sorted(_ENDINGS))}')
     return paths, torch.zeros(len(paths)).long(), ['unlabelled']
 
+# %% ../nbs/01_data.ipynb #beb7677a
 def _imagenette(split, seed, root=None):
     "Imagenette as fastai's `untar_data` leaves it."
     from fastai.data.external import fastai_path
@@ -683,7 +685,7 @@ def _imagenette(split, seed, root=None):
     if found is None: raise _missing('imagenette', sorted({p.parent for p in places}), command, '99 MB')
     return _folder(split, seed, found)
 
-# %% ../nbs/01_data.ipynb #762d83ea
+# %% ../nbs/01_data.ipynb #4cb56a98
 _SOURCES = dict(digits=_digits, mnist=_mnist, fashion_mnist=_fashion_mnist, cifar10=_cifar10, cifar100=_cifar100, imagenette=_imagenette)
 
 def _resize(x, size):
@@ -694,6 +696,7 @@ def _resize(x, size):
         x = torch.cat([one(v) for v in x.split(4096)])
     return x.expand(-1, 3, -1, -1)
 
+# %% ../nbs/01_data.ipynb #be80edad
 def _source(data):
     "The function that reads `data`, and its name."
     if isinstance(data, Path) or str(data) not in _SOURCES and (os.path.isdir(data) or any(c in str(data) for c in '/\\~.')):
@@ -703,11 +706,12 @@ def _source(data):
             f'Give one of {", ".join(DATASETS)}, or a folder of class folders')
     return _SOURCES[data], data
 
-# %% ../nbs/01_data.ipynb #e47f31bb
+# %% ../nbs/01_data.ipynb #7ac3f753
 def _check_options(data, kwargs, known):
     "Raise `KDError` for an option that the data set does not have."
     for k in kwargs: require(k in known, k, f'{data} has no such option', f'Its options: {", ".join(known) or "none"}')
 
+# %% ../nbs/01_data.ipynb #c002f9a9
 def _from_source(data, split, size, n, seed, argument, memory=2e9, **kwargs):
     "Read, choose `n` by seed, then decode or resize what was chosen."
     read, name = _source(data)
@@ -722,13 +726,14 @@ def _from_source(data, split, size, n, seed, argument, memory=2e9, **kwargs):
     elif len(x) * 3 * size * size <= memory: x = _read_all(x, size)
     return Images(x, y, vocab, size, name)
 
-# %% ../nbs/01_data.ipynb #3283cf85
+# %% ../nbs/01_data.ipynb #2e1b8a11
 def _from_world(split, size, n, seed, argument, cue=.85, domain='photo'):
     "A split of `shapes`: disjoint ranges of one world."
     n = n or (8000 if split == 'train' else 2000)
     require(n <= VALID_START, argument, f'{n} asked for', f'Give at most {VALID_START}')
     return domains(domain, n, size, seed, 0 if split == 'train' else VALID_START, cue)
 
+# %% ../nbs/01_data.ipynb #d636ce51
 def _images(data, split, size, n, seed, argument, **kwargs):
     "`get_images`, which names `n` as its caller does."
     require(split in ('train', 'valid'), 'split', f'got {split!r}', 'Give train or valid')
@@ -819,12 +824,13 @@ def show_batch(self:ImageLoader,
     x, y, _ = self.one_batch() if b is None else b
     return show_images(x[:max_n], [self.dataset.vocab[k] for k in y[:max_n].tolist()], **kwargs)
 
-# %% ../nbs/01_data.ipynb #fae18363
+# %% ../nbs/01_data.ipynb #1b1c66bf
 def _workers(images, num_workers):
     "Processes that decode: none for images in memory."
     if num_workers is not None: return num_workers
     return 0 if images.in_memory or sys.platform in ('win32', 'darwin') else min(8, os.cpu_count() or 1)
 
+# %% ../nbs/01_data.ipynb #d18bca93
 def image_loaders(
     train:Images, # to train with
     valid:Images, # to measure with, in its order

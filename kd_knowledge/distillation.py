@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 
-# %% ../nbs/03_distillation.ipynb #71661194
-import fastai.callback.fp16, fastai.callback.progress, fastai.callback.schedule, fastai.callback.training
+# %% ../nbs/03_distillation.ipynb #139a6871
+import fastai.callback.channelslast, fastai.callback.fp16, fastai.callback.progress, fastai.callback.schedule, fastai.callback.training
 import pandas as pd
 import torch
 import torch.nn.functional as F

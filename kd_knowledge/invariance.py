@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['BLOCK', 'views', 'plot_views', 'colour_invariance', 'crop_invariance', 'shift_invariance', 'invariance']
 
-# %% ../nbs/07_invariance.ipynb #fffd1b77
+# %% ../nbs/07_invariance.ipynb #8b3ee78f
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 # %% ../nbs/07_invariance.ipynb #22b964a2
 from .core import generator, progress, require
@@ -37,7 +38,7 @@ def views(
     blocks = [_block_views(probe, part, condition, generator(probe, str(condition), seed, first//BLOCK + i)) for i, part in enumerate(x.split(BLOCK))]
     return tuple(torch.cat(v) for v in zip(*blocks))
 
-# %% ../nbs/07_invariance.ipynb #678d7f17
+# %% ../nbs/07_invariance.ipynb #04fb5bce
 def plot_views(
     images, # an `Images`
     probe:str='colour', # `colour`, `crop` or `shift`
@@ -47,7 +48,8 @@ def plot_views(
 ): # matplotlib axes, images x (1 + conditions)
     "Each image, and its transformed views side by side under each condition."
     x, conditions = images.pixels(torch.as_tensor(idxs)), list(conditions)
-    shown = [x] + [torch.cat(views(probe, x, c, seed), 3) for c in conditions]
+    beside = lambda two: torch.cat([F.pad(v, (0, 1), value=1.) for v in two], 3)
+    shown = [x] + [beside(views(probe, x, c, seed)) for c in conditions]
     wide = [v.shape[3]/v.shape[2] for v in shown]
     axes = plt.subplots(len(x), len(shown), figsize=(.8*sum(wide), .85*len(x)), width_ratios=wide, squeeze=False)[1]
     for i, row in enumerate(axes):

@@ -429,7 +429,7 @@ def _plain(recipe): # can JSON hold it?
     try: return bool(json.dumps(recipe))
     except (TypeError, ValueError): return False
 
-# %% ../nbs/02_models.ipynb #25c2dcaf
+# %% ../nbs/02_models.ipynb #abeeaaa6
 def save_model(
     net:nn.Module, # a network with a `recipe`, as `create_model` gives it
     path, # where to, with or without `.safetensors`
@@ -442,17 +442,20 @@ def save_model(
     try:
         with atomic_path(weights) as part: _save_weights(net, str(part))
         write_json(about, dict(recipe=recipe, sha256=_sha256(weights), versions=versions()))
-    except (OSError, SafetensorError) as e: require(False, 'path', f'{weights} could not be written ({e})', 'Give a folder with room that you may write to')
+    except (OSError, SafetensorError) as e: require(False, 'path', f'{weights} could not be written ({e})',
+                                                    'Give a folder with room that you may write to')
     return weights
 
-# %% ../nbs/02_models.ipynb #62050340
+# %% ../nbs/02_models.ipynb #577c70a8
 def _build(weights, about): # what the JSON says, and the network that it describes, after all that can be wrong with it
     require(weights.exists(), 'path', f'there is no {weights}', 'Give what save_model was given')
-    require(about.exists(), 'path', f'{about} is missing, which says how to build the network', 'Put it beside the weights, or save the network again')
+    require(about.exists(), 'path', f'{about} is missing, which says how to build the network',
+            'Put it beside the weights, or save the network again')
     try:
         told = json.loads(about.read_text()); recipe = told['recipe']
         return told, create_model(recipe['name'], recipe['n_classes'], seed=0, **recipe['kwargs'])
-    except KDError as e: require(False, 'path', f'{about} describes a network that cannot be built ({e})', 'Install what it needs, or save the network again')
+    except KDError as e: require(False, 'path', f'{about} describes a network that cannot be built ({e})',
+                                  'Install what it needs, or save the network again')
     except (ValueError, KeyError, TypeError) as e: require(False, 'path', f'{about} is not what save_model writes ({e!r})', 'Save the network again')
 
 def _refuse_pickles(path):
@@ -460,7 +463,7 @@ def _refuse_pickles(path):
     require(not pickled, 'path', f'{path} is a pickled checkpoint, which may run code when it is opened',
             'Load its weights into a create_model network yourself, from a source you trust, and give what save_model makes of it')
 
-# %% ../nbs/02_models.ipynb #b9d6d4cf
+# %% ../nbs/02_models.ipynb #9f0c3f45
 def load_model(
     path, # what `save_model` was given
     strict:bool=True, # weights and network must have exactly the same names, and the file must be the one the JSON was written for
@@ -471,7 +474,7 @@ def load_model(
     told, net = _build(weights, about)
     try: _load_weights(net, str(weights), strict=strict)
     except SafetensorError as e: require(False, 'path', f'{weights} is cut short or is no safetensors file ({e})', 'Save the network again')
-    except RuntimeError as e: require(False, 'path', f'{weights} does not hold the weights of {told["recipe"]["name"]}, which {about} describes ({str(e)[:200]})',
+    except RuntimeError as e: require(False, 'path', f'{weights} does not fit {told["recipe"]["name"]}, which {about} describes ({str(e)[:200]})',
                                       'Put the two files of one network together')
     same = not strict or told.get('sha256') in (None, _sha256(weights))
     require(same, 'path', f'{weights} is not the file that {about} was written for', 'Save the network again, or give strict=False')

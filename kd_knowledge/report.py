@@ -14,11 +14,12 @@ from html import escape
 from math import ceil, floor
 from pathlib import Path
 
-# %% ../nbs/13_report.ipynb #24904af1
+# %% ../nbs/13_report.ipynb #96017028
 import pandas as pd
 import yaml
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from PIL import Image
 
 # %% ../nbs/13_report.ipynb #12551a6c
@@ -49,7 +50,7 @@ def _read_table(path, columns):
     if not len(found): raise ValueError(f'{path.name} is empty')
     return found
 
-# %% ../nbs/13_report.ipynb #e2313b7c
+# %% ../nbs/13_report.ipynb #2beebf43
 def read_run(
     folder, # a run folder, as a study leaves it
 ) -> Run:
@@ -59,10 +60,15 @@ def read_run(
     require(folder.is_dir(), 'folder', f'there is no run folder {folder}', fix)
     for name in ('config.yaml', 'accuracy.csv', 'estimates.csv', 'values.csv'):
         require((folder/name).is_file(), 'folder', f'{folder} is not finished, it has no {name}', fix)
-    try: return Run(folder, yaml.safe_load((folder/'config.yaml').read_text(encoding='utf-8')) or {},
+    try: return Run(folder, _read_config(folder/'config.yaml'),
                     _read_table(folder/'accuracy.csv', 'network role seed accuracy'.split()), _read_table(folder/'estimates.csv', ESTIMATES),
                     _read_table(folder/'values.csv', VALUES), sorted(RunFolder(folder).records(), key=lambda r: r['finished']), _notes(folder))
     except (ValueError, KeyError, yaml.YAMLError) as e: raise KDError(' '.join(f'folder: {folder} cannot be read, {e}. {fix}'.split())) from e
+
+def _read_config(path):
+    config = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+    if not isinstance(config, dict): raise ValueError(f'{path.name} holds no names and values')
+    return config
 
 def _notes(folder): return json.loads((folder/'notes.json').read_text(encoding='utf-8')) if (folder/'notes.json').exists() else []
 
@@ -189,16 +195,17 @@ def controls(
     starred = (same.student == f'{row.student}*') & (same.condition == row.condition)
     return same[starred | ((same.student == row.student) & same.condition.eq('foreign') & (row.condition != 'foreign'))]
 
-# %% ../nbs/13_report.ipynb #c59bac8a
+# %% ../nbs/13_report.ipynb #1d235958
 def tally(
     estimates:pd.DataFrame, # as `probes.estimate` gives them
+    where:str='all conditions and measures', # which verdicts these are
 ) -> str:
     "How many verdicts were made, how they came out and how many claims 5 % of luck would be."
     made = estimates.verdict[~estimates.verdict.str.startswith(('control', 'cannot tell'))]
     if not len(made): return 'No verdict was made: with one network of a kind this study cannot tell seed from effect. Train at least two of each.'
     claims = [f'{(made.str.startswith(k)).sum()} {k}' for k in ('inherited', 'opposite', 'no evidence')]
-    return (f'In all conditions and measures {len(made)} verdicts were made: {", ".join(claims)}. '
-            f'If nothing at all had been inherited, luck (5 %) would still give about {.05*len(made):.1f} claims.')
+    return (f'In {where} {len(made)} verdicts were made: {", ".join(claims)}. '
+            f'If nothing at all had been inherited, luck (5 %) would still give about {.05*len(made):.2g} claims.')
 
 # %% ../nbs/13_report.ipynb #5064e862
 def accuracy_warnings(
@@ -215,10 +222,12 @@ def accuracy_warnings(
     return found + [say(m, 'clearly worse') + ': read its effects with care.' for m in names('student')
                     if seeds['max'][m] < ind['min'] and seeds['mean'][m] < ind['mean'] - .01]
 
-# %% ../nbs/13_report.ipynb #a52c4ecb
+# %% ../nbs/13_report.ipynb #0d8b1d52
 class _Html(str): "Text that is HTML already and must not be escaped."
 
-def _inner(part): return part if isinstance(part, _Html) else escape(str(part))
+def _inner(part):
+    "HTML as it is, anything else escaped, with no line break before a per cent sign."
+    return part if isinstance(part, _Html) else escape(str(part)).replace(' %', '\u00a0%')
 
 def _tag(name, *inside, **attributes):
     "An element with escaped text and attributes; a trailing underscore in an attribute's name is dropped."
@@ -227,11 +236,11 @@ def _tag(name, *inside, **attributes):
 
 def _join(parts): return _Html('\n'.join(map(_inner, parts)))
 
-# %% ../nbs/13_report.ipynb #758ad731
-def _html_table(frame, caption, look='plain'):
+# %% ../nbs/13_report.ipynb #8a50c860
+def _html_table(columns, rows, caption, look='plain'):
     "An accessible table: a caption, column heads, the first column as row heads."
-    head = _tag('tr', *(_tag('th', c, scope='col') for c in frame.columns))
-    body = [_tag('tr', _tag('th', first, scope='row'), *(_tag('td', v) for v in rest)) for first, *rest in frame.itertuples(index=False)]
+    head = _tag('tr', *(_tag('th', c, scope='col') for c in columns))
+    body = [_tag('tr', _tag('th', first, scope='row'), *(_tag('td', v) for v in rest)) for first, *rest in rows]
     made = _tag('table', _tag('caption', caption), _tag('thead', head), _tag('tbody', *body), class_=look)
     return _tag('div', made, class_='scroll', tabindex=0, role='region', aria_label=caption)
 
@@ -299,20 +308,22 @@ def _card(run, probe):
 
 def _slug(text): return ''.join(c if c.isalnum() else '-' for c in text.lower()).strip('-')
 
-# %% ../nbs/13_report.ipynb #a82ec127
+# %% ../nbs/13_report.ipynb #5587aba8
 def _overview(run):
     "Properties by students: the effect and what is said of it."
     rows = pd.concat([_told(headline(run.estimates, p)) for p in run.estimates.probe.unique()])
     cells = {(r.probe, r.student): _join([_tag('b', _number(r.difference, _digits(r), '+')), _badge(r.verdict)]) for r in rows.itertuples()}
     students = list(rows.student.unique())
     body = [[_tag('a', about(p).title, href=f'#card-{_slug(p)}'), *(cells.get((p, s), '–') for s in students)] for p in rows.probe.unique()]
-    return _html_table(pd.DataFrame(body, columns=['property', *students]), 'Effect of distillation in points: student minus independent student', 'overview')
+    return _html_table(['property', *students], body, 'Effect of distillation in points: student minus independent student', 'overview')
 
-# %% ../nbs/13_report.ipynb #34839c12
+# %% ../nbs/13_report.ipynb #6277156c
 def _verdicts(run):
-    cards = [_card(run, p) for p in run.estimates.probe.unique()]
+    probes = run.estimates.probe.unique()
+    shown = tally(pd.concat([_told(headline(run.estimates, p)) for p in probes]), 'this table')
+    every = tally(run.estimates) if shown.startswith('In') else ''
     key = 'The point is the effect (student minus independent student, in points), the line its 95 % interval, the grey band the luck of the seed.'
-    return _tag('section', _tag('h2', 'Verdicts'), _overview(run), _tag('p', tally(run.estimates)), *cards, _tag('p', key, class_='small'), id='verdicts')
+    return _tag('section', _tag('h2', 'Verdicts'), _overview(run), _tag('p', f'{shown} {every}'), *(_card(run, p) for p in probes), _tag('p', key, class_='small'), id='verdicts')
 
 # %% ../nbs/13_report.ipynb #8f912ca3
 def _teacher(run, probe, metric):
@@ -322,47 +333,49 @@ def _teacher(run, probe, metric):
     wanted = run.estimates[(run.estimates.probe == probe) & (run.estimates.metric == metric)].condition
     return found if set(wanted) <= set(found.index) else None
 
-# %% ../nbs/13_report.ipynb #5b3ba171
-def _figure(run, probe, metric):
+# %% ../nbs/13_report.ipynb #cc3bdbbe
+def _figure(run, probe, metric, size=(6.4, 3.4)):
     "Write the figure of a probe's metric and, beside it, its numbers; give the figure's path."
     path = run.folder/'figures'/f'{_slug(probe)}-{_slug(metric)}.png'
-    fig, teacher = Figure(figsize=(6.4, 3.4), layout='constrained'), _teacher(run, probe, metric)
+    fig, teacher = Figure(figsize=size, layout='constrained'), _teacher(run, probe, metric)
     ax = plot_estimates(run.estimates, probe, metric, fig.subplots(), teacher=teacher)
-    ax.set_xlabel(about(probe).axis); ax.title.set_fontsize(8)
-    ax.legend(*_in_order(ax), loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
+    _finish(ax, about(probe).axis, run.estimates.condition[run.estimates.probe == probe].unique())
     with atomic_path(path) as part: fig.savefig(part, dpi=150, metadata=dict(Software=None))
     rows = run.estimates[(run.estimates.probe == probe) & (run.estimates.metric == metric)]
     write_table(path.with_suffix('.csv'), rows if teacher is None else rows.assign(teacher=rows.condition.map(teacher)))
     return path
 
-def _in_order(ax):
-    "Handles and labels for a legend: the teacher, the independent students, then all others."
+def _finish(ax, axis, conditions):
+    "A legend beside the axes, teacher and independent students first; a tick at each condition."
+    if not isinstance(ax.xaxis.get_major_locator(), FixedLocator): ax.set_xticks([float(c) for c in conditions], conditions)
     found = sorted(zip(*ax.get_legend_handles_labels()), key=lambda o: dict(T=0, Ind=1).get(o[1], 2))
-    return [list(o) for o in zip(*found)]
+    ax.legend(*map(list, zip(*found)), loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
+    ax.set_xlabel(axis); ax.title.set_fontsize(8)
 
-# %% ../nbs/13_report.ipynb #d6396f64
+# %% ../nbs/13_report.ipynb #a403fe08
 def _estimates_table(run, probe, metric):
     "All rows of a probe's metric, rounded, with the accuracies beside them."
     rows = run.estimates[(run.estimates.probe == probe) & (run.estimates.metric == metric)]
     means = run.accuracy.groupby('network').accuracy.mean()
-    return pd.DataFrame({'student': rows.student, about(probe).axis: rows.condition, 'value': [_percent(v, 1) for v in rows.value],
-        'Ind': [_percent(v, 1) for v in rows.control], 'difference': [_number(d, 1, '+') for d in rows.difference],
+    return pd.DataFrame({'student': rows.student, about(probe).axis: rows.condition, 'value': [_number(v, 1) for v in rows.value],
+        'Ind': [_number(v, 1) for v in rows.control], 'effect': [_number(d, 1, '+') for d in rows.difference],
         '95 % interval': [_span(a, b, 1) for a, b in zip(rows.low, rows.high)], 'luck of the seed': [_span(a, b, 1) for a, b in zip(rows.null_low, rows.null_high)],
-        'images': rows.n, 'seeds': rows.seeds, 'accuracy': [_percent(means.get(s), 1) for s in rows.student],
-        'accuracy Ind': _percent(means.get('Ind'), 1), 'verdict': rows.verdict})
+        'images': rows.n, 'seeds': rows.seeds, 'accuracy': [_percent(means.get(s), 1) for s in rows.student], 'verdict': rows.verdict})
 
-# %% ../nbs/13_report.ipynb #eb3009f7
+def _split(frame): return list(frame.columns), frame.itertuples(index=False)
+
+# %% ../nbs/13_report.ipynb #da17fba8
 def _metrics(run, probe):
     "The metrics of a probe, the headline's first."
     first = headline(run.estimates, probe).metric.iloc[0]
     return sorted(run.estimates.metric[run.estimates.probe == probe].unique(), key=lambda m: m != first)
 
-def _show_figure(run, probe, metric, most):
+def _show_figure(run, probe, metric, most, size=(6.4, 3.4)):
     rows = _told(headline(run.estimates[run.estimates.metric == metric], probe))
     values = ', '.join(f'{r.student} {_percent(r.value)}' for r in rows.itertuples())
     caption = f'{metric}: {METRICS.get(metric, "the mean of the probe")}'
     alt = f'{caption}. {about(probe).axis} {rows.condition.iloc[0]}: Ind {_percent(rows.control.iloc[0])}, {values}'
-    return _tag('figure', _img(_figure(run, probe, metric), alt, most), _tag('figcaption', f'{caption[0].upper()}{caption[1:]}.'))
+    return _tag('figure', _img(_figure(run, probe, metric, size), alt, most), _tag('figcaption', f'{caption[0].upper()}{caption[1:]}.'))
 
 # %% ../nbs/13_report.ipynb #def4e860
 def _show_picture(path, most):
@@ -380,19 +393,19 @@ def _beside(run, probe):
     return [f'{m} ({METRICS.get(m, c)}): {name} {_percent(part.value.mean(), 1)} ({about(probe).axis} {c}). '
             for (m, c, name), part in rows.groupby(['metric', 'condition', 'model'], sort=False)]
 
-# %% ../nbs/13_report.ipynb #edb91065
+# %% ../nbs/13_report.ipynb #74c7af2f
 def _probe_section(run, probe, most):
     words, (first, *others), picture = about(probe), _metrics(run, probe), _pictures(run).get(probe)
     facts = _tag('dl', _tag('dt', 'Measured'), _tag('dd', words.measured, ' ', *_beside(run, probe)), _tag('dt', 'Control'), _tag('dd', words.control))
-    grid = [_tag('div', *(_show_figure(run, probe, m, most) for m in others), class_='grid')] if others else []
-    caption = '{} ({}). Values in per cent, a cosine times 100; differences in points'
-    tables = [_html_table(_estimates_table(run, probe, m), caption.format(words.title, m)) for m in (first, *others)]
+    grid = [_tag('div', *(_show_figure(run, probe, m, most, (4.8, 3)) for m in others), class_='grid')] if others else []
+    caption = f'{{}} ({{}}). Values in per cent, a cosine times 100; effects in points. Accuracy beside them: {_mean_accuracy(run, "Ind")}'
+    tables = [_html_table(*_split(_estimates_table(run, probe, m)), caption.format(words.title, m), 'estimates') for m in (first, *others)]
     count = (run.estimates.probe == probe).sum()
     return _tag('section', _tag('h2', words.title), _tag('p', words.question, class_='question'), facts, _show_figure(run, probe, first, most),
                 *([_show_picture(picture, most)] if picture else []), *grid,
                 _tag('details', _tag('summary', f'All {count} estimates of {words.title.lower()}'), *tables), id=_slug(probe))
 
-# %% ../nbs/13_report.ipynb #b06710a6
+# %% ../nbs/13_report.ipynb #87a93a8c
 def _accuracy_table(accuracy):
     "One row a network: mean and each seed."
     seeds = accuracy.pivot(index='network', columns='seed', values='accuracy').reindex(accuracy.network.unique())
@@ -400,10 +413,15 @@ def _accuracy_table(accuracy):
     table = pd.DataFrame(dict(network=seeds.index, role=[roles[n] for n in seeds.index], mean=[_percent(v, 1) for v in seeds.mean(axis=1)]))
     return table.assign(**{f'seed {s}': [_percent(v, 1) for v in seeds[s]] for s in seeds})
 
-def _accuracy(run):
-    said = [_tag('p', w, class_='note warning') for w in accuracy_warnings(run.accuracy)]
+def _accuracy_words(run):
+    "Does the paper's condition hold?"
+    if run.config.get('target') == 'predicted':
+        return [_tag('p', 'The labels are the teacher\'s own answers, so accuracy is agreement with the teacher, and which network is better is not known.', class_='note warning')]
     held = _tag('p', 'The condition of the paper holds: the teacher is better than the independent students, and no distilled student is clearly worse.')
-    return _tag('section', _tag('h2', 'Accuracy'), *(said or [held]), _html_table(_accuracy_table(run.accuracy), 'Top-1 accuracy, mean and each seed'), id='accuracy')
+    return [_tag('p', w, class_='note warning') for w in accuracy_warnings(run.accuracy)] or [held]
+
+def _accuracy(run):
+    return _tag('section', _tag('h2', 'Accuracy'), *_accuracy_words(run), _html_table(*_split(_accuracy_table(run.accuracy)), 'Top-1 accuracy, mean and each seed'), id='accuracy')
 
 # %% ../nbs/13_report.ipynb #6ad2ab49
 def _seconds(seconds):
@@ -418,7 +436,7 @@ def _said(steps, name):
     found = [', '.join(f'{k} {v}' for k, v in o.items()) if isinstance(o, dict) else str(o) for o in found]
     return '; '.join(dict.fromkeys(found))
 
-# %% ../nbs/13_report.ipynb #20ae6d10
+# %% ../nbs/13_report.ipynb #360e4163
 def _was_run(run, most):
     steps = [(s['step'], _seconds(s['seconds']) if 'seconds' in s else '–', s['finished']) for s in run.steps]
     total = _seconds(sum(s.get('seconds', 0) for s in run.steps))
@@ -426,7 +444,7 @@ def _was_run(run, most):
     facts = {'Steps': f'{len(steps)}, {total} in all', 'Versions': _said(run.steps, 'versions'), 'Device': device}
     facts = _tag('dl', *(_tag(t, v) for name, value in facts.items() if value for t, v in (('dt', name), ('dd', value))))
     others = [_show_picture(p, most) for name, p in _pictures(run).items() if name not in set(run.estimates.probe)]
-    table = _html_table(pd.DataFrame(steps, columns='step time finished'.split()), 'Steps, oldest first')
+    table = _html_table(['step', 'time', 'finished'], steps, 'Steps, oldest first')
     config = _tag('pre', yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))
     return _tag('section', _tag('h2', 'What was run'), facts, *others, _tag('details', _tag('summary', 'All steps and their time'), table),
                 _tag('details', _tag('summary', 'The config'), config), id='run')
@@ -455,14 +473,14 @@ def _how_to_read():
     return _tag('section', _tag('h2', 'How to read this'), _tag('ul', *map(_bold, READ)), _tag('h2', 'What it does not show'),
                 _tag('ul', *(_tag('li', o) for o in LIMITS)), id='reading')
 
-# %% ../nbs/13_report.ipynb #08e54585
+# %% ../nbs/13_report.ipynb #28e2cb69
 CSS = '''
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #5b6570; --page: #fbfbfa; --card: #fff; --line: #e2e4e6; --band: #d5d9dd; --link: #0b5d91;
   --good: #0b7d57; --bad: #b3470a; --none: #65707b; --warn: #fdf3e1; --warned: #d9912b }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --dim: #a0a9b2; --page: #15181b; --card: #1d2125; --line: #343a40; --band: #464d54;
   --link: #7cc0ee; --good: #41c795; --bad: #f2955a; --none: #a0a9b2; --warn: #33291a; --warned: #d9912b } }
 * { box-sizing: border-box }
-body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 58rem; background: var(--page); color: var(--ink);
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 60rem; background: var(--page); color: var(--ink);
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; overflow-wrap: break-word }
 h1 { font-size: clamp(1.6rem, 4.5vw, 2.2rem); line-height: 1.2; margin: 0 0 .6rem; letter-spacing: -.01em; text-wrap: balance }
 h2 { font-size: 1.35rem; line-height: 1.25; margin: 3rem 0 .6rem } h3 { font-size: 1.1rem; margin: 0 } h4 { font-size: 1rem; margin: 0 }
@@ -484,7 +502,7 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1.2rem 0 0; font-
 .strip .range { stroke-width: 3; stroke-linecap: round }
 .scale { position: relative; height: 1.2em; width: 11rem; margin-left: auto; font-size: .75rem; color: var(--dim) }
 .scale span { position: absolute; transform: translateX(-50%) }
-.overview { width: 100% } .overview th, .overview td { text-align: left; vertical-align: baseline; padding: .45rem .7rem .45rem 0 } .overview b { display: inline-block; min-width: 2.6em }
+.overview { width: 100% } .overview th, .overview td { text-align: left; vertical-align: baseline; padding: .45rem .7rem .45rem 0 } .overview b { display: inline-block; min-width: 3.1em }
 .overview .badge { margin: 0 }
 dl { display: grid; grid-template-columns: 5.5rem 1fr; gap: .35rem 1rem; margin: .6rem 0 1rem } dt { color: var(--dim) } dd { margin: 0 }
 figure { margin: 1rem 0 } figure img { display: block; width: 100%; max-width: 44rem; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .4rem }
@@ -492,18 +510,23 @@ figure.wide img { max-width: 100% } figcaption { margin-top: .35rem }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 0 1.25rem }
 .scroll { overflow-x: auto; margin: .8rem 0 } table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; padding-bottom: .4rem } th, td { text-align: right; padding: .3rem .7rem; white-space: nowrap; border-bottom: 1px solid var(--line) }
-th:first-child, td:last-child { text-align: left } thead th { color: var(--dim); font-weight: 600 } tbody th { font-weight: 600 }
+th:first-child { text-align: left }
+.estimates { width: 100%; font-size: .8rem } .estimates th, .estimates td { padding: .3rem .45rem } .estimates :is(td, th):last-child { text-align: left; white-space: normal; min-width: 8.5rem }
+.estimates thead th { white-space: normal; vertical-align: bottom }
+.estimates tbody tr :is(td, th) { vertical-align: baseline } thead th { color: var(--dim); font-weight: 600 } tbody th { font-weight: 600 }
 details { margin: .8rem 0 } summary { cursor: pointer; color: var(--link) } summary:focus-visible, .scroll:focus-visible, a:focus-visible { outline: 2px solid var(--link); outline-offset: 2px }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 @media (max-width: 44rem) { body { padding-top: 1.5rem } .card { padding: .9rem 1rem } .verdict { grid-template-columns: 1fr } .scale { width: 100% }
+  .overview :is(th, td) { white-space: normal; padding-right: .4rem } .overview :is(b, .badge) { display: block; width: fit-content } .overview .badge { border: 0; padding: 0 }
+  .estimates :is(td, th):last-child { white-space: nowrap }
   .who { display: flex; justify-content: space-between; align-items: center } .badge { margin: 0 } dl { grid-template-columns: 1fr; gap: .1rem } dd { margin-bottom: .5rem } }
-@media print { :root { --page: #fff; --card: #fff; --ink: #000; --dim: #444; --line: #ccc; color-scheme: light } body { max-width: none; padding: 0; font-size: 10pt }
-  nav { display: none } .card, .verdict, figure, tr { break-inside: avoid } h2, h3 { break-after: avoid } figure img { max-width: 14cm } .scroll { overflow: visible }
+@media print { :root { --page: #fff; --card: #fff; --ink: #000; --dim: #444; --line: #ccc; color-scheme: light; font-size: 9.5pt } body { max-width: none; padding: 0 }
+  nav { display: none } .verdict, figure, tr { break-inside: avoid } .card { break-inside: auto } h2, h3 { break-after: avoid } figure img { max-width: 14cm } .scroll { overflow: visible }
   table { font-size: 7.5pt } th, td { white-space: normal; padding: .15rem .35rem } details::details-content { content-visibility: visible; display: block; block-size: auto } }
 '''
 
-# %% ../nbs/13_report.ipynb #6121d07a
+# %% ../nbs/13_report.ipynb #f3290391
 def _name(value): return value.get('name', '') if isinstance(value, dict) else str(value or '')
 
 def _and(words): return ' and '.join(filter(None, [', '.join(words[:-1]), *words[-1:]]))
@@ -512,12 +535,13 @@ def _compared(run):
     "One sentence: what was compared with what, on what."
     rows, seeds = run.estimates, run.accuracy.groupby('network').seed.nunique()
     students = [s for s in rows.student.unique() if not s.endswith('*')] or list(rows.student.unique())
-    kinds = ' -> '.join(filter(None, (_name(run.config.get(k)) for k in ('teacher', 'student')))).replace('->', '→')
+    kinds = ' → '.join(filter(None, (_name(run.config.get(k)) for k in ('teacher', 'student'))))
     span = sorted({int(seeds[s]) for s in students if s in seeds.index})
     networks = _and([f'{k} network{"s" if k > 1 else ""}' for k in span[:1]]) + (' of each' if len(students) > 1 else '')
-    data = f' on {_name(run.config["data"])}' if run.config.get('data') else ''
-    return (f'{_and(students)}{f" ({networks})" if span else ""}, distilled from a teacher, beside {seeds.get("Ind", 0)} independent '
-            f'student{"s" if seeds.get("Ind", 0) != 1 else ""} of the same architecture and training without one{data}{f", {kinds}" if kinds else ""}.')
+    alone = f'{seeds.get("Ind", 0)} independent network{"s" if seeds.get("Ind", 0) != 1 else ""}'
+    where = '; '.join(filter(None, [_name(run.config.get('data')), kinds]))
+    return (f'{_and(students)}{f" ({networks})" if span else ""}, distilled from a teacher, against {alone} '
+            f'of the same architecture, trained without one{f" ({where})" if where else ""}.')
 
 # %% ../nbs/13_report.ipynb #5f18fe8d
 HEAD = ('<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
