@@ -526,21 +526,21 @@ footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line) 
   table { font-size: 7.5pt } th, td { white-space: normal; padding: .15rem .35rem } details::details-content { content-visibility: visible; display: block; block-size: auto } }
 '''
 
-# %% ../nbs/13_report.ipynb #f3290391
+# %% ../nbs/13_report.ipynb #db5d5998
 def _name(value): return value.get('name', '') if isinstance(value, dict) else str(value or '')
 
 def _and(words): return ' and '.join(filter(None, [', '.join(words[:-1]), *words[-1:]]))
 
+def _count(n, what): return f'{n} {what}{"s" if n != 1 else ""}'
+
 def _compared(run):
     "One sentence: what was compared with what, on what."
-    rows, seeds = run.estimates, run.accuracy.groupby('network').seed.nunique()
-    students = [s for s in rows.student.unique() if not s.endswith('*')] or list(rows.student.unique())
+    students, seeds = _told(run.estimates).student.unique().tolist(), run.accuracy.groupby('network').seed.nunique()
+    each = sorted({int(seeds.get(s, 0)) for s in students})
+    networks = ' or '.join(_count(n, 'network') for n in each) + (' of each' if len(students) > 1 else '')
     kinds = ' → '.join(filter(None, (_name(run.config.get(k)) for k in ('teacher', 'student'))))
-    span = sorted({int(seeds[s]) for s in students if s in seeds.index})
-    networks = _and([f'{k} network{"s" if k > 1 else ""}' for k in span[:1]]) + (' of each' if len(students) > 1 else '')
-    alone = f'{seeds.get("Ind", 0)} independent network{"s" if seeds.get("Ind", 0) != 1 else ""}'
     where = '; '.join(filter(None, [_name(run.config.get('data')), kinds]))
-    return (f'{_and(students)}{f" ({networks})" if span else ""}, distilled from a teacher, against {alone} '
+    return (f'{_and(students)} ({networks}), distilled from a teacher, against {_count(seeds.get("Ind", 0), "independent network")} '
             f'of the same architecture, trained without one{f" ({where})" if where else ""}.')
 
 # %% ../nbs/13_report.ipynb #5f18fe8d
