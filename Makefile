@@ -11,13 +11,14 @@ DOTS = awk '/^ *(Collecting|Downloading)/ {printf "."; fflush()} \
 INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 
 .DEFAULT_GOAL = help
-.PHONY: help study test check export clean-notebooks docs wheel
+.PHONY: help study test check export readme clean-notebooks docs wheel
 
 help:
 	@echo 'make study            install, run the default study, write the report to runs/default/report.html'
 	@echo 'make test             install with the development extra, then every check, notebook and test'
 	@echo 'make check            are the package and the notebooks in step, and are the notebooks clean?'
 	@echo 'make export           write kd_knowledge/ from nbs/'
+	@echo 'make readme           write README.md from nbs/index.ipynb'
 	@echo 'make clean-notebooks  strip what does not belong into a commit from nbs/'
 	@echo 'make docs             write the site to _docs/ (needs Quarto)'
 	@echo 'make wheel            write the wheel to dist/'
@@ -34,9 +35,13 @@ test: check
 
 check: $(VENV)/.installed-dev
 	@.ci/check $(BIN)
+	@.ci/readme --check
 
 export: $(VENV)/.installed-dev
 	@$(BIN)/nbdev_export
+
+readme:
+	@.ci/readme
 
 clean-notebooks: $(VENV)/.installed-dev
 	@$(BIN)/nbdev_clean

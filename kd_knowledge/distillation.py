@@ -24,9 +24,9 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import nn
 
-# %% ../nbs/03_distillation.ipynb #059258a4
-from .core import generator, require, seeded
-from .models import anatomy, create_model, frozen, taps
+# %% ../nbs/03_distillation.ipynb #876229e0
+from .core import KDError, generator, require, seeded
+from .models import anatomy, create_model, find_module, frozen, taps
 
 # %% ../nbs/03_distillation.ipynb #beff6a3b
 class Objective(nn.Module):
@@ -61,16 +61,22 @@ class KL(Objective):
         soft = (teacher['logits']/self.tau).softmax(1)
         return -self.tau**2*(soft*(student['logits']/self.tau).log_softmax(1)).sum(1).mean()
 
-# %% ../nbs/03_distillation.ipynb #39cea8bd
+# %% ../nbs/03_distillation.ipynb #426f00e5
 def layer_name(
     net:nn.Module, # a network
     layer:str=None, # a module's name, a depth such as `F3`, or None for the middle stage
+    argument:str='layer', # what an error calls it
 ) -> str: # a name that `taps` knows
-    "The module behind a depth of `anatomy`; the middle stage by default, which in ResNets is the second residual stage (paper, section 3)."
+    """The module behind a depth of `anatomy`; the middle stage by default, which in ResNets is the second residual stage (paper, section 3).
+    Raises `KDError` with near matches."""
     if layer is None: stages = anatomy(net).stages; return stages[len(stages)//2]
-    return anatomy(net).layers.get(layer, layer) if layer[:1] == 'F' and layer[1:].isdigit() else layer
+    depths = anatomy(net).layers if layer[:1] == 'F' and layer[1:].isdigit() else {}
+    require(not depths or layer in depths, argument, f'there is no depth {layer}', f'Give one of {", ".join(depths)}, or the name of a module')
+    try: find_module(net, depths.get(layer, layer))
+    except KDError as e: raise KDError(f'{argument}{str(e).removeprefix("layer")}') from None
+    return depths.get(layer, layer)
 
-# %% ../nbs/03_distillation.ipynb #1bb0ce0e
+# %% ../nbs/03_distillation.ipynb #0056ade7
 class Hint(Objective):
     "An intermediate layer (FitNets, Romero 2015; paper, section 3): half the mean squared distance after a trained regressor."
     def __init__(self,
@@ -83,7 +89,8 @@ class Hint(Objective):
         self.asked = student_layer, teacher_layer
 
     def choose_layers(self, student, teacher):
-        self.student_layers, self.teacher_layers = [layer_name(student, self.asked[0])], [layer_name(teacher, self.asked[1])]
+        self.student_layers = [layer_name(student, self.asked[0], 'student_layer')]
+        self.teacher_layers = [layer_name(teacher, self.asked[1], 'teacher_layer')]
         self.maps = _to_map(student), _to_map(teacher)
 
     def build(self, student, teacher, images):
@@ -436,7 +443,7 @@ def distill_learner(
     cbs = [DistillCallback(clip), *(cbs if isinstance(cbs, (list, tuple)) else [cbs] if cbs else [])]
     return DistillLearner(dls, cohort, loss_func=cohort.loss, opt_func=opt_func, metrics=metrics, cbs=cbs, **kwargs)
 
-# %% ../nbs/03_distillation.ipynb #ce6093e6
+# %% ../nbs/03_distillation.ipynb #2dec58d1
 def _check_classes(cohort, dls):
     labels = dls.train_ds.y
     require(int(labels.min()) >= 0 and int(labels.max()) < dls.c, 'labels', f'they run from {int(labels.min())} to {int(labels.max())} for {dls.c} classes',
@@ -444,7 +451,9 @@ def _check_classes(cohort, dls):
     x = next(iter(dls.train_ds.batches(2)))[0].to(next(cohort.parameters()).device)
     nets = dict(cohort.students.items(), **(dict(teacher=cohort.teacher) if cohort.taught else {}))
     for name, net in nets.items():
-        with frozen(net), torch.no_grad(): n = net(x).shape[1]
+        try:
+            with frozen(net), torch.no_grad(): n = net(x).shape[1]
+        except RuntimeError as e: require(False, name, f'it does not take images of {x.shape[-1]} pixels ({e})', 'Give images of the size that it was made for')
         require(n == dls.c, name, f'it answers with {n} classes, the data have {dls.c}', 'Give a network for these classes')
 
 # %% ../nbs/03_distillation.ipynb #27e83dd2
