@@ -183,18 +183,18 @@ def interval(
     if freedom: means = means + spread*rng.standard_t(freedom, size=len(means))
     return tuple(np.quantile(means, [(1 - level)/2, (1 + level)/2]))
 
-# %% ../nbs/04_probes.ipynb #34fe7151
+# %% ../nbs/04_probes.ipynb #a1f0b6ad
 def null_band(
     values:np.ndarray, # the means of the m independent networks
 ) -> tuple: # low, high; NaN with one network
     "The smallest and the largest difference within all ordered pairs of independent students."
-    pairs = [a - b for a, b in permutations(values, 2)]
+    pairs = [float(a - b) for a, b in permutations(values, 2)]
     return (min(pairs), max(pairs)) if pairs else (np.nan, np.nan)
 
 # %% ../nbs/04_probes.ipynb #f54e44fa
 ESTIMATES = 'probe condition metric student value control difference low high null_low null_high n seeds verdict'.split()
 
-# %% ../nbs/04_probes.ipynb #97c27f10
+# %% ../nbs/04_probes.ipynb #170eef39
 def _one_estimate(wide, student, independent, spread, freedom, seed):
     "Value, control, difference, low, high, null_low, null_high, n, seeds of one student under one condition."
     both = wide.loc[[student, independent]].dropna(axis=1)
@@ -202,7 +202,7 @@ def _one_estimate(wide, student, independent, spread, freedom, seed):
     mine, theirs = both.loc[[student]].to_numpy(), both.loc[[independent]].to_numpy()
     error = spread*(1/len(mine) + 1/len(theirs))**.5
     low, high = interval(mine.mean(0) - theirs.mean(0), error, freedom if min(len(mine), len(theirs)) > 1 else 0, seed=seed)
-    value, control = mine.mean(), theirs.mean()
+    value, control = float(mine.mean()), float(theirs.mean())
     return value, control, value - control, low, high, *null_band(theirs.mean(1)), both.shape[1], len(mine)
 
 # %% ../nbs/04_probes.ipynb #1167adad

@@ -140,8 +140,11 @@ def headline(
     middle = conditions[len(conditions)//2] if wanted == 'middle' else conditions[0]
     return rows[rows.condition == (wanted if wanted in conditions else middle)]
 
-# %% ../nbs/13_report.ipynb #487f76de
-def _digits(row): return 1 if min(abs(row.difference)/10, abs(row.low), abs(row.high)) < .01 else 0
+# %% ../nbs/13_report.ipynb #0f96bd35
+def _digits(row):
+    "One decimal where a whole point would hide something, else none."
+    small = [abs(row.difference)/10, abs(row.low), abs(row.high)] + ([] if np.isnan(row.null_high) else [row.null_high])
+    return 1 if min(small) < .01 else 0
 
 def _number(x, digits, sign=''):
     "100 x with `digits` decimals and a real minus sign; zero has no sign."

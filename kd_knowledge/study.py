@@ -23,7 +23,7 @@ import yaml
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-# %% ../nbs/12_study.ipynb #53baf0de
+# %% ../nbs/12_study.ipynb #56153437
 PROBES = ['localization', 'adversarial', 'colour', 'crop', 'shift']
 
 @dataclass
@@ -32,7 +32,7 @@ class Study:
     data:str = 'shapes' # a data set's name, or a folder of class folders
     data_args:dict = field(default_factory=dict) # further arguments of the data set, for example {cue: 0.6}
     size:int = None # pixels of each side; the data set's own
-    n_train:int = None # training images; all there are (3000 of `shapes`)
+    n_train:int = None # training images; all there are (3600 of `shapes`)
     n_probe:int = None # images for the probes, from the validation split; all there are (1000 of `shapes`)
     teacher:str = 'resnet_small' # name of the teacher: a small network, torchvision's, timm:NAME, package.module:function
     teacher_args:dict = field(default_factory=dict) # its further arguments, for example {width: 32}
@@ -46,8 +46,8 @@ class Study:
     jitter:float = .4 # colour jitter in the teacher's training: brightness, contrast, saturation; half of it for hue
     crop:float = .5 # smallest share of the area in the random crops of all trainings; 0 leaves crops out
     flip:bool = True # mirror half of the training images
-    teacher_epochs:int = 8 # epochs of each teacher
-    epochs:int = 6 # epochs of each student
+    teacher_epochs:int = 7 # epochs of each teacher
+    epochs:int = 5 # epochs of each student
     lr:float = None # highest learning rate of the one-cycle schedule, AdamW; 0.01 for our small networks, 0.001 for others
     bs:int = 64 # images in a training batch, and in a probe's where they have more than 64 pixels a side, else 256
     probes:list = field(default_factory=lambda: list(PROBES)) # which probes to run
@@ -119,10 +119,10 @@ def load_study(
     _known(given, [f.name for f in fields(Study)], 'config', 'a key of a study')
     return Study(**given).check()
 
-# %% ../nbs/12_study.ipynb #a7227728
+# %% ../nbs/12_study.ipynb #20d0dbac
 OBJECTIVES = dict(KL={}, Hint={}, CRD={})
-SHAPES = dict(data_args=dict(cue=.7), n_train=3000, n_probe=1000, teacher_args=dict(width=32), student_args=dict(width=16),
-              objectives=dict(KL={}, Hint=dict(weight=10.), CRD=dict(weight=.2)))
+SHAPES = dict(data_args=dict(cue=.7), n_train=3600, n_probe=1000, teacher_args=dict(width=32), student_args=dict(width=16),
+              objectives=dict(KL={}, Hint=dict(weight=10.), CRD=dict(weight=.05)))
 
 @patch
 def filled(self:Study) -> 'Study':
@@ -146,17 +146,18 @@ def _network(study, role, n_classes):
     from kd_knowledge.models import create_model
     return partial(create_model, getattr(study, role), n_classes, **getattr(study, f'{role}_args'))
 
-# %% ../nbs/12_study.ipynb #6e0bb4e9
+# %% ../nbs/12_study.ipynb #fe571583
 def _file_name(name, seed): return f'{name.replace("*", "_star")}-{seed}'
 
 def _fit(learn, epochs, lr, text):
-    "Train with one bar over all batches."
-    from fastai.callback.core import Callback
+    "Train with one bar over all batches. The last epoch counts, whatever it is worth, so nothing is validated on the way."
+    from fastai.callback.core import Callback, CancelValidException
     from kd_knowledge.core import progress
     class Bar(Callback):
         def before_fit(self): self.steps = iter(progress(range(epochs*len(self.dls.train)), text))
         def after_batch(self):
             if self.training: next(self.steps, None)
+        def before_validate(self): raise CancelValidException
     learn.to_channelslast(use_amp=False)
     with learn.no_logging(), learn.no_bar(): learn.fit_one_cycle(epochs, lr, cbs=Bar())
     return learn

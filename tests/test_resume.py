@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-TINY = dict(n_train=128, n_probe=64, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03, probe_args='{adversarial: {eps: 0.1}}', device='cpu')
+TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03, probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
 KILLER = r'''
 "Run a study through, then again with kills. This process imports everything and computes nothing; each run is a fork of it."
@@ -62,7 +62,7 @@ print(json.dumps(dict(killed=killed, length=length, first=first)))
 
 
 def arguments(out=None, **options):
-    return [w for k, v in {**TINY, **options, **(dict(out=out) if out else {})}.items() for w in ('--' + k.replace('_', '-'), str(v))]
+    return [w for k, v in {**TINY, **options, **(dict(out=out) if out else {})}.items() for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]]
 
 
 @pytest.fixture(scope='module')
@@ -133,7 +133,7 @@ def test_a_second_call_does_nothing(runs, fresh):
 def test_two_runs_at_once(tmp_path):
     "While one works in the folder, the second says so and stops; the first is not disturbed."
     code = 'from kd_knowledge.study import kd_study; import sys; sys.exit(kd_study())'
-    argv = arguments(tmp_path/'run', probes='colour')
+    argv = arguments(tmp_path/'run', probes='colour', seeds=1, epochs=1, objectives='{KL: {}}')
     first = subprocess.Popen([sys.executable, '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         while not (tmp_path/'run'/'config.yaml').exists() and first.poll() is None: time.sleep(.01)
