@@ -244,7 +244,7 @@ def _control_of(row, effects, starred):
 
 def _is_control(row, starred): return row.condition == 'foreign' or (row.probe in starred and row.student.endswith('*'))
 
-# %% ../nbs/04_probes.ipynb #e7872a9a
+# %% ../nbs/04_probes.ipynb #bbc28dee
 def estimate(
     rows:pd.DataFrame, # the long tables of one cast, concatenated
     independent:str='Ind', # the control of everything
@@ -252,7 +252,8 @@ def estimate(
     seed:int=0, # of the bootstrap
 ) -> pd.DataFrame: # columns as in `ESTIMATES`
     "Student minus control for every probe, condition, metric and student, with interval, null band and verdict."
-    groups = rows.groupby(['probe', 'condition', 'metric'], sort=False)
+    groups = [(key, part) for key, part in rows.groupby(['probe', 'condition', 'metric'], sort=False) if part.role.eq('student').any()]
+    require(len(groups) > 0, 'rows', 'they hold no student', 'Give the tables of a cast with students beside the independent ones')
     found = pd.concat([_estimate_condition(g, independent, seed).assign(probe=p, condition=c, metric=m) for (p, c, m), g in groups])
     effects = found.set_index(['probe', 'condition', 'metric', 'student']).difference.to_dict()
     def judge(row):

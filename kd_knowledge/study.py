@@ -438,10 +438,10 @@ class Worker:
         "End the process, also in the middle of a step."
         self.process.stdin.close(); self.process.wait()
 
-# %% ../nbs/12_study.ipynb #9b1fe606
+# %% ../nbs/12_study.ipynb #76732d85
 def _errors():
     from kd_knowledge.core import KDError
-    return dict(KDError=KDError, OSError=OSError)
+    return dict(KDError=KDError, OSError=OSError, FloatingPointError=FloatingPointError)
 
 def _listen(messages):
     for line in sys.stdin: messages.put(json.loads(line))

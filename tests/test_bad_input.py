@@ -11,7 +11,7 @@ from PIL import Image
 from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, study
 from kd_knowledge.core import KDError, require
 
-TINY = dict(n_train=64, n_probe=32, teacher_args=dict(width=4), student_args=dict(width=4), teacher_epochs=1, epochs=1, device='cpu')
+TINY = dict(n_train=64, n_probe=32, teacher_args=dict(width=4), student_args=dict(width=4), teacher_epochs=1, epochs=1, workers=1, device='cpu')
 RUN = 'import sys; from kd_knowledge.study import {0}; sys.exit({0}(sys.argv[1:]))'
 
 
@@ -60,6 +60,7 @@ def arguments(options):
     "Options as a command line; dicts as YAML in one word."
     words = []
     for k, v in options.items():
+        if v is True: words += ['--' + k]; continue
         words += ['--' + k.replace('_', '-')] + ([json.dumps(v)] if isinstance(v, dict) else [str(o) for o in v] if isinstance(v, list) else [str(v)])
     return words
 
@@ -138,6 +139,7 @@ STUDY = { # case -> options beside the tiny ones, the argument that is named, a 
     'no independent student': (dict(independent_seeds=0), 'independent_seeds', 'positive'),
     'no epoch': (dict(epochs=0), 'epochs', 'positive'),
     'batches of 0': (dict(bs=0), 'bs', 'positive'),
+    'no worker': (dict(workers=0), 'workers', 'positive'),
     'learning rate 0': (dict(lr=0.), 'lr', '0.01'),
     'learning rate of NaN': (dict(config='nan.yaml'), 'lr', '0.01'),
     'crop of 2': (dict(crop=2.), 'crop', 'from 0 to 1'),
@@ -299,10 +301,11 @@ def test_a_full_disk(full, bad, capsys, monkeypatch):
     assert 'No space left' in said and 'room' in said and files(full) == before
 
 
-def test_a_disk_that_fills_up(full, bad, capsys, monkeypatch):
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_disk_that_fills_up(workers, full, bad, capsys, monkeypatch):
     "What was finished before stays whole, and the study goes on from there when there is room."
     os.truncate(full/'filler', 700_000)
-    said = refuse(study.kd_study, arguments({**TINY, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
+    said = refuse(study.kd_study, arguments({**TINY, 'workers': workers, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
     assert 'No space left' in said and 'room' in said
     assert not [p for p in full.rglob('*') if '.part' in p.name]
     finished = {f for p in full.glob('run/steps/*.json') for f in json.loads(p.read_text())['files']}
@@ -319,5 +322,11 @@ def test_a_read_only_disk(full, bad, capsys, monkeypatch):
     assert 'Read-only' in said and snapshot(full) == before
 
 
-def test_the_line_is_one(): 
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_training_that_diverges(workers, tmp_path, bad, capsys, monkeypatch):
+    said = refuse(study.kd_study, arguments({**TINY, 'lr': 1e30, 'starred': True, 'workers': workers, 'out': tmp_path/'run'}), 'kd_study', 'T', capsys, bad, monkeypatch)
+    assert 'lower learning rate' in said and not (tmp_path/'run'/'steps').exists() and not (tmp_path/'run'/'models').exists()
+
+
+def test_the_line_is_one():
     with pytest.raises(KDError, match=r'^a: two lines\. Give one$'): require(False, 'a', 'two\nlines', 'Give one')

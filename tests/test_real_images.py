@@ -31,7 +31,7 @@ def report(folder):
 def test_fashion_mnist(tmp_path, capsys):
     folder = tmp_path/'fashion'
     status = kd_study(['--data', 'fashion_mnist', '--n-train', '512', '--n-probe', '128', '--bs', '32', '--teacher-epochs', '3', '--epochs', '2', '--seeds', '2',
-                       '--independent-seeds', '2', '--objectives', '{KL: {}}', '--out', str(folder), *SMALL])
+                       '--independent-seeds', '2', '--objectives', '{KL: {}}', '--workers', '1', '--out', str(folder), *SMALL])
     shown = capsys.readouterr()
     assert status == 0, shown.err
     assert shown.out.splitlines()[-1] == f'Report: {folder/"report.html"}'

@@ -10,25 +10,25 @@ TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, t
 
 KILLER = r'''
 "Run a study through, then again with kills. This process imports everything and computes nothing; each run is a fork of it."
-import json, os, random, signal, sys, time
+import json, os, random, signal, sys, time, warnings
 from pathlib import Path
-os.environ['OMP_NUM_THREADS'] = '1'
-import warnings; warnings.simplefilter('ignore')
+warnings.simplefilter('ignore')
+os.cpu_count = lambda: 2 # one thread for a run alone, and for each of two workers
 from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, report
 from kd_knowledge.study import kd_study
 
-top, kills, argv = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
-rng = random.Random(0)
+top, argv, rng = Path(sys.argv[1]), sys.argv[2:], random.Random(0)
+WORKERS = [1, 1, 2, 1, 1, 2, 1, 1, 2, 1]
 
-def start(folder):
+def start(folder, workers):
     pid = os.fork()
     if pid: return pid
     log = os.open(top/'log.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1); os.dup2(log, 2)
-    try: status = kd_study([*argv, '--out', str(folder)])
-    except BaseException:
-        import traceback; traceback.print_exc(); status = 1
-    sys.stdout.flush(); os._exit(status)
+    status = 1
+    try: status = kd_study([*argv, '--workers', str(workers), '--out', str(folder)])
+    except BaseException: import traceback; traceback.print_exc()
+    finally: sys.stdout.flush(); os._exit(status)
 
 def wait(pid, seconds):
     "The status of a run: its exit status, or minus the signal that ended it; it is killed after `seconds`."
@@ -43,20 +43,20 @@ def wait(pid, seconds):
 def steps(folder): return {p.stem: p.stat().st_mtime for p in (folder/'steps').glob('*.json')}
 
 begin = time.time()
-assert wait(start(top/'through'), 300) == 0, (top/'log.txt').read_text()
+assert wait(start(top/'through', 1), 300) == 0, (top/'log.txt').read_text()
 first = (top/'through'/'config.yaml').stat().st_mtime - begin
 ends = {k: v - begin - first for k, v in steps(top/'through').items()}
 length = max(ends.values())
 
 killed, folder = [], top/'killed-0'
-for i in range(kills):
-    moment = length*(i + rng.random())/kills
+for i, workers in enumerate(WORKERS):
+    moment = length*(i + rng.random())/len(WORKERS)
     reached = max([ends[s] for s in steps(folder)], default=0)
-    status = wait(start(folder), first + max(moment - reached, .05*length*rng.random()))
-    if status == 0: folder = top/f'killed-{i + 1}'  # it was through before the kill: begin another
+    status = wait(start(folder, workers), first + (4 if workers > 1 else 0) + max(moment - reached, .05*length*rng.random()))
     left = [str(p.relative_to(folder)) for p in folder.rglob('*') if '.part' in p.name]
-    killed.append(dict(status=status, steps=sorted(steps(folder)), left=left))
-assert wait(start(folder), 300) == 0, (top/'log.txt').read_text()
+    killed.append(dict(status=status, workers=workers, steps=sorted(steps(folder)), left=left))
+    if status == 0: folder = top/f'killed-{i + 1}' # it was through before the kill: begin another
+assert wait(start(folder, 1), 300) == 0, (top/'log.txt').read_text()
 print(json.dumps(dict(killed=killed, length=length, first=first)))
 '''
 
@@ -69,7 +69,7 @@ def arguments(out=None, **options):
 def runs(tmp_path_factory):
     "A folder with an uninterrupted run, `through`, and killed ones, and what happened to these."
     top = tmp_path_factory.mktemp('resume')
-    res = subprocess.run([sys.executable, '-c', KILLER, top, '10', *arguments()], capture_output=True, text=True, timeout=500)
+    res = subprocess.run([sys.executable, '-c', KILLER, top, *arguments()], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=500)
     assert res.returncode == 0, res.stderr[-3000:]
     return top, json.loads(res.stdout.splitlines()[-1])
 
@@ -82,7 +82,7 @@ def test_the_kills(runs):
     top, said = runs
     killed = [k for k in said['killed'] if k['status'] == -9]
     assert {k['status'] for k in said['killed']} <= {-9, 0} and len(killed) >= 8, said
-    assert len({len(k['steps']) for k in killed}) >= 4
+    assert {k['workers'] for k in killed} == {1, 2} and len({len(k['steps']) for k in killed}) >= 4
     assert any(not [s for s in k['steps'] if s.startswith('probe')] for k in killed) and any([s for s in k['steps'] if s.startswith('probe')] for k in killed)
     assert not any('report' in k['steps'] for k in killed)
 
@@ -122,7 +122,7 @@ def test_a_second_call_does_nothing(runs, fresh):
     folder = killed_runs(top)[-1]
     state = lambda: {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*') if p.is_file() and p.name != '.lock'}
     before = state()
-    res = fresh('from kd_knowledge.study import kd_study; import sys; sys.exit(kd_study())', *arguments(folder))
+    res = fresh('from kd_knowledge.study import kd_study; import sys; sys.exit(kd_study())', *arguments(folder, workers=1))
     assert res.returncode == 0 and res.stderr == '', res.stderr[-2000:]
     assert state() == before and res.seconds < 10
     done = [line for line in res.stdout.splitlines() if line.startswith('  done before')]
@@ -133,7 +133,7 @@ def test_a_second_call_does_nothing(runs, fresh):
 def test_two_runs_at_once(tmp_path):
     "While one works in the folder, the second says so and stops; the first is not disturbed."
     code = 'from kd_knowledge.study import kd_study; import sys; sys.exit(kd_study())'
-    argv = arguments(tmp_path/'run', probes='colour', seeds=1, epochs=1, objectives='{KL: {}}')
+    argv = arguments(tmp_path/'run', workers=1, probes='colour', seeds=1, epochs=1, objectives='{KL: {}}')
     first = subprocess.Popen([sys.executable, '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         while not (tmp_path/'run'/'config.yaml').exists() and first.poll() is None: time.sleep(.01)
