@@ -329,7 +329,7 @@ def _total(self:Cohort, name, student, teacher, labels, index):
     gamma = objectives[0].gamma if len(objectives) else 1.
     return gamma*terms['cross-entropy'] + sum(o.weight*terms[type(o).__name__] for o in objectives)
 
-# %% ../nbs/03_distillation.ipynb #7b44f71d
+# %% ../nbs/03_distillation.ipynb #ab7eb4bd
 class DistillCallback(Callback):
     "Logs every term of every student, and keeps the students' gradients apart. `learn.distill.log` has the mean terms of each epoch."
     order = 8  # after gradient accumulation, before mixed precision takes its step
@@ -348,7 +348,13 @@ class DistillCallback(Callback):
         means = {k: float(v)/max(self.steps, 1) for k, v in self.sums.items()}
         self.rows += [dict(epoch=self.epoch, student=n, term=t, value=v) for (n, t), v in means.items()]
         for (name, term), value in means.items():
-            if not math.isfinite(value): raise FloatingPointError(f'{name}: {term} is {value} in epoch {self.epoch}. Give a lower learning rate or weight')
+            self._check_finite(name, term, value)
+
+    def after_validate(self):
+        for name, terms in self.model.terms.items(): self._check_finite(name, 'validation loss', float(terms['cross-entropy']))
+
+    def _check_finite(self, name, term, value):
+        if not math.isfinite(value): raise FloatingPointError(f'{name}: {term} is {value} in epoch {self.epoch}. Give a lower learning rate or weight')
 
 # %% ../nbs/03_distillation.ipynb #aec70e0d
 @patch(as_prop=True)

@@ -140,10 +140,10 @@ def headline(
     middle = conditions[len(conditions)//2] if wanted == 'middle' else conditions[0]
     return rows[rows.condition == (wanted if wanted in conditions else middle)]
 
-# %% ../nbs/13_report.ipynb #0f96bd35
+# %% ../nbs/13_report.ipynb #a2771c60
 def _digits(row):
     "One decimal where a whole point would hide something, else none."
-    small = [abs(row.difference)/10, abs(row.low), abs(row.high)] + ([] if np.isnan(row.null_high) else [row.null_high])
+    small = [abs(row.difference)/10, abs(row.low), abs(row.high)] + ([] if pd.isna(row.null_high) else [row.null_high])
     return 1 if min(small) < .01 else 0
 
 def _number(x, digits, sign=''):

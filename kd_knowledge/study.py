@@ -146,20 +146,22 @@ def _network(study, role, n_classes):
     from kd_knowledge.models import create_model
     return partial(create_model, getattr(study, role), n_classes, **getattr(study, f'{role}_args'))
 
-# %% ../nbs/12_study.ipynb #fe571583
+# %% ../nbs/12_study.ipynb #42c1916d
 def _file_name(name, seed): return f'{name.replace("*", "_star")}-{seed}'
 
 def _fit(learn, epochs, lr, text):
     "Train with one bar over all batches. The last epoch counts, whatever it is worth, so nothing is validated on the way."
     from fastai.callback.core import Callback, CancelValidException
-    from kd_knowledge.core import progress
+    from kd_knowledge.core import KDError, progress
     class Bar(Callback):
         def before_fit(self): self.steps = iter(progress(range(epochs*len(self.dls.train)), text))
         def after_batch(self):
             if self.training: next(self.steps, None)
         def before_validate(self): raise CancelValidException
     learn.to_channelslast(use_amp=False)
-    with learn.no_logging(), learn.no_bar(): learn.fit_one_cycle(epochs, lr, cbs=Bar())
+    try:
+        with learn.no_logging(), learn.no_bar(): learn.fit_one_cycle(epochs, lr, cbs=Bar())
+    except FloatingPointError as e: raise KDError('lr: ' + ' '.join(str(e).split()).split('`: ')[-1]) from None
     return learn
 
 # %% ../nbs/12_study.ipynb #eff2eae0
@@ -438,10 +440,10 @@ class Worker:
         "End the process, also in the middle of a step."
         self.process.stdin.close(); self.process.wait()
 
-# %% ../nbs/12_study.ipynb #76732d85
+# %% ../nbs/12_study.ipynb #9b1fe606
 def _errors():
     from kd_knowledge.core import KDError
-    return dict(KDError=KDError, OSError=OSError, FloatingPointError=FloatingPointError)
+    return dict(KDError=KDError, OSError=OSError)
 
 def _listen(messages):
     for line in sys.stdin: messages.put(json.loads(line))
@@ -518,7 +520,7 @@ def _add_options(parser, cls, skip=()):
         parser.add_argument('--' + f.name.replace('_', '-'), help=f'{_help(cls)[f.name]} (default: {shown})'.replace('%', '%%'), default=argparse.SUPPRESS,
                             **many, **({} if f.type is bool else dict(metavar=f.type.__name__.upper())), **parse)
 
-# %% ../nbs/12_study.ipynb #29efa423
+# %% ../nbs/12_study.ipynb #8d4c61e9
 class _Parser(argparse.ArgumentParser):
     def error(self, message): self.exit(2, f'{self.prog}: {message.removeprefix("argument --")}. See {self.prog} --help\n')
 
@@ -533,7 +535,7 @@ def _command(parser, work, argv):
         warnings.simplefilter('ignore')
         from kd_knowledge.core import KDError
         try: work(**options)
-        except (KDError, FloatingPointError) as e: said, status = e, 2
+        except KDError as e: said, status = e, 2
         except OSError as e: said, status = f'out: {e.filename or ""} {e.strerror or e}. Give a folder with --out that can be written to and has room', 2
         except KeyboardInterrupt: said, status = 'stopped; the same command goes on from the last finished step', 130
         else: return 0
