@@ -498,25 +498,26 @@ def _share(run, todo, workers, pool):
             step, worker = busy.pop(future); idle.append(worker)
             _finish(run, step, future.result())
 
-# %% ../nbs/12_study.ipynb #42be9792
+# %% ../nbs/12_study.ipynb #8d193b2d
 def _print_results(folder):
-    "The table at the end, and where the report is."
+    "The tables at the end, with the row of each property that its verdict rests on, and where the report is."
     import pandas as pd
+    from kd_knowledge.report import headline
     accuracy = pd.read_csv(Path(folder)/'accuracy.csv').groupby('network', sort=False).accuracy.agg(['mean', 'min', 'max', 'count'])
     print('\nAccuracy\n' + accuracy.round(3).to_string())
     found = pd.read_csv(Path(folder)/'estimates.csv')
+    found = pd.concat([headline(found, probe) for probe in found.probe.unique()])
     shown = 'probe condition metric student value control difference low high verdict'.split()
-    print('\nStudent minus independent student\n' + found[shown].round(3).to_string(index=False))
+    print('\nStudent minus independent student (all conditions and metrics: estimates.csv)\n' + found[shown].round(3).to_string(index=False))
     print(f'\nReport: {(Path(folder)/"report.html").resolve()}')
 
-# %% ../nbs/12_study.ipynb #25890d8b
-def _add_options(parser, cls, skip=()):
+# %% ../nbs/12_study.ipynb #bf21ebd3
+def _add_options(parser, cls):
     for f in fields(cls):
-        if f.name in skip: continue
         default = getattr(cls(), f.name)
         many = dict(nargs='+') if f.type is list else dict(action=argparse.BooleanOptionalAction) if f.type is bool else {}
         parse = {} if f.type in (bool, list) else dict(type=_yaml if f.type is dict else f.type)
-        shown = "the data set's" if default is None else ' '.join(default) if f.type is list else repr(default)
+        shown = 'as said here' if default is None else ' '.join(default) if f.type is list else repr(default)
         parser.add_argument('--' + f.name.replace('_', '-'), help=f'{_help(cls)[f.name]} (default: {shown})'.replace('%', '%%'), default=argparse.SUPPRESS,
                             **many, **({} if f.type is bool else dict(metavar=f.type.__name__.upper())), **parse)
 
@@ -576,13 +577,13 @@ class Probing:
     device:str = '' # cpu, cuda, cuda:1, mps; the best there is by default
     out:str = 'runs/probe' # the run folder
 
-# %% ../nbs/12_study.ipynb #54de5c4f
+# %% ../nbs/12_study.ipynb #0f04b33a
 def find_network(
     given:str, # a saved network, a torchvision name, timm:NAME, or package.module:function
 ): # pixels in, logits out
     "A finished network by file or name; those by name come with their pretrained weights."
     from kd_knowledge.models import create_model, load_model
-    if Path(given).suffix or Path(f'{given}.safetensors').exists() or '/' in given: return load_model(given)
+    if ':' not in given and (Path(given).suffix or '/' in given or Path(f'{given}.safetensors').exists()): return load_model(given)
     sys.path.insert(0, '')
     try: return create_model(given, pretrained=True)
     finally: sys.path.remove('')

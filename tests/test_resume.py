@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from kd_knowledge.study import kd_study
+
 TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03, probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
 KILLER = r'''
@@ -130,7 +132,7 @@ def test_a_second_call_does_nothing(runs, fresh):
     assert res.stdout.splitlines()[-1] == f'Report: {folder/"report.html"}'
 
 
-def test_two_runs_at_once(tmp_path):
+def test_two_runs_at_once(tmp_path, capsys):
     "While one works in the folder, the second says so and stops; the first is not disturbed."
     code = 'from kd_knowledge.study import kd_study; import sys; sys.exit(kd_study())'
     argv = arguments(tmp_path/'run', workers=1, probes='colour', seeds=1, epochs=1, objectives='{KL: {}}')
@@ -138,9 +140,9 @@ def test_two_runs_at_once(tmp_path):
     try:
         while not (tmp_path/'run'/'config.yaml').exists() and first.poll() is None: time.sleep(.01)
         first.send_signal(signal.SIGSTOP)
-        second = subprocess.run([sys.executable, '-c', code, *argv], capture_output=True, text=True, timeout=120)
-        assert second.returncode == 2 and second.stdout == ''
-        assert second.stderr.startswith('kd_study: out: another run is working in') and len(second.stderr.splitlines()) == 1
+        assert kd_study(argv) == 2
+        said = capsys.readouterr()
+        assert said.out == '' and said.err.startswith('kd_study: out: another run is working in') and len(said.err.splitlines()) == 1
     finally: first.send_signal(signal.SIGCONT)
     assert first.wait(timeout=120) == 0, first.stderr.read()
     assert (tmp_path/'run'/'report.html').exists()
