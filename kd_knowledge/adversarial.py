@@ -66,12 +66,13 @@ def _attack(cast, attacked, clean, x, y, idxs, attack):
     others = [m for m in cast.networks if m is not attacked]
     return fooled, samples, {_key(m): _answers(m.net, left) != clean[_key(m)][samples] if len(left) else fooled[:0] for m in others}
 
-# %% ../nbs/06_adversarial.ipynb #47428c7b
+# %% ../nbs/06_adversarial.ipynb #7ff65c3b
 def _rows(cast, condition, attacked, found, right, eps):
     "The long table of one condition, from what `_attack` found in each batch."
     fooled, samples = (torch.cat([f[i] for f in found]) for i in (0, 1))
-    require(len(samples) > 0, 'eps', f'{eps:.3g} fools {attacked.model} on none of {len(fooled)} images', 'Give a larger eps, or more images')
+    require(len(samples) > 0 or condition == 'foreign', 'eps', f'{eps:.3g} fools {attacked.model} on none of {len(fooled)} images', 'Give a larger eps, or more images')
     rows = [table('adversarial', condition, 'fooling rate', attacked, range(len(fooled)), fooled)]
+    if len(samples) == 0: return rows
     counts = torch.stack([r[samples] for r in right.values()]).all(0).any()
     for m in [m for m in cast.networks if m is not attacked]:
         changed, both = torch.cat([f[2][_key(m)] for f in found]).float(), right['T', 0][samples] & right[_key(m)][samples]
@@ -79,7 +80,7 @@ def _rows(cast, condition, attacked, found, right, eps):
         if counts: rows.append(table('adversarial', condition, 'fooled, correct', m, samples, changed.where(both, torch.nan)))
     return rows
 
-# %% ../nbs/06_adversarial.ipynb #05083f8e
+# %% ../nbs/06_adversarial.ipynb #1217976a
 def adversarial(
     cast, # a `Cast`; its network `foreign`, if it has one, is attacked too
     images, # an `Images`
@@ -90,7 +91,8 @@ def adversarial(
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table; conditions `teacher` and `foreign`, metrics `fooled`, `fooled, correct` and the attacked network's `fooling rate`
     """Who falls for the images that fool the teacher (paper, section 4.2)? `fooled, correct` is NaN where the teacher's or the network's answer to
-    the untouched image is wrong, and is left out where no image counts for all networks. Raises `KDError` where no image fools the attacked network."""
+    the untouched image is wrong, and is left out where no image counts for all networks. Where no image fools the foreign network, its `fooling rate` is all there is of
+    that condition. Raises `KDError` where none fools the teacher."""
     _check_attack(eps, steps, alpha)
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()}
     right, attackers = {k: a == images.y for k, a in clean.items()}, _attackers(cast)

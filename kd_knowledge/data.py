@@ -59,18 +59,18 @@ def read_image(
     except Exception as error:
         raise KDError(f'data: cannot read the image {path} ({type(error).__name__}). Repair it or remove it') from None
 
-# %% ../nbs/01_data.ipynb #f18e99b1
+# %% ../nbs/01_data.ipynb #e5223db3
 def _read_all(paths, size):
     "uint8 N x 3 x size x size of many files, decoded in threads; the first broken file stops it."
-    x = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-    def put(i): x[i] = torch.from_numpy(read_image(paths[i], size).copy()).permute(2, 0, 1)
+    x = np.empty((len(paths), 3, size, size), np.uint8)
+    def put(i): x[i] = read_image(paths[i], size).transpose(2, 0, 1)
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         try:
             for _ in progress(pool.map(put, range(len(paths))), 'reading images', len(paths)): pass
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return x
+    return torch.from_numpy(x)
 
 # %% ../nbs/01_data.ipynb #f2f2bf78
 class Images:

@@ -426,7 +426,7 @@ def _build_objectives(cohort, dls, seed):
             for o in terms:
                 with seeded(seed): o.build(_float(dict(seen, logits=logits)), teacher, dls.train_ds)
 
-# %% ../nbs/03_distillation.ipynb #ea1733cd
+# %% ../nbs/03_distillation.ipynb #83ff2731
 @delegates(Learner.__init__)
 def distill_learner(
     dls, # `DataLoaders` whose batches are (pixels, label, index), as `get_dls` gives them
@@ -435,7 +435,7 @@ def distill_learner(
     student='resnet_small', # a name for `create_model`, a function that returns a network, or a network to copy
     seed:int=0, # of the students' weights, objectives and random streams
     clip:float=None, # largest gradient norm of one student
-    opt_func=partial(OptimWrapper, opt=torch.optim.AdamW), # as in fastai
+    opt_func=partial(OptimWrapper, opt=torch.optim.AdamW, fused=True), # as in fastai; PyTorch's fused AdamW by default
     cbs=None, # further fastai callbacks
     **kwargs
 ) -> DistillLearner: # `learn.students` are the networks by name, `learn.distill.log` their loss terms
