@@ -333,15 +333,16 @@ def write_pictures(
         with atomic_path(Path(folder)/'figures'/f'pictures-{probe}.png') as part: figure.savefig(part, dpi=110, bbox_inches='tight')
         plt.close(figure); write_text(Path(folder)/'figures'/f'pictures-{probe}.txt', draw[probe][1])
 
-# %% ../nbs/12_study.ipynb #4467e8ec
+# %% ../nbs/12_study.ipynb #7bc90b40
 GROWS = {'seeds', 'independent_seeds', 'probes', 'probe_args', 'device', 'workers', 'out'} # what may change in a folder: more of it, or elsewhere
 
 def _check_folder(study, folder):
     "Raise `KDError` if the folder holds another study."
     from kd_knowledge.core import require
     if not (Path(folder)/'config.yaml').exists(): return
-    before, now = asdict(load_study(Path(folder)/'config.yaml')), asdict(study)
-    other = [k for k in now if k not in GROWS and before[k] != now[k]]
+    before, now = yaml.safe_load((Path(folder)/'config.yaml').read_text(encoding='utf-8')), asdict(study)
+    require(isinstance(before, dict), 'out', f'{folder}/config.yaml is no config of a study', 'Give another folder with --out')
+    other = [k for k in now if k not in GROWS and before.get(k) != now[k]]
     require(not other, 'out', f'{folder} holds a study with other values of {", ".join(other)}', 'Give another folder with --out, so that nothing is overwritten')
 
 # %% ../nbs/12_study.ipynb #15edf9dd
@@ -380,14 +381,23 @@ def _first_network(study, role, n_classes):
     with _called(role, name=role, kwargs=f'{role}_args', path=f'{role}_weights'):
         return load_model(study.teacher_weights) if role == 'teacher' and study.teacher_weights else _network(study, role, n_classes)()
 
-# %% ../nbs/12_study.ipynb #153c91cc
+# %% ../nbs/12_study.ipynb #9fbe29cb
+def _is_done(study):
+    "Whether the run folder holds all of this very study, so that nothing needs a check, nor the seconds of importing what it would take."
+    from kd_knowledge.core import RunFolder
+    config = Path(study.out)/'config.yaml'
+    if not config.exists() or not all(_fits(f, getattr(study, f.name)) for f in fields(study)): return False
+    study, run = study.filled(), RunFolder(study.out)
+    return yaml.safe_load(config.read_text(encoding='utf-8')) == asdict(study) and all(run.done(s.name, s.key) for s in study.steps())
+
+# %% ../nbs/12_study.ipynb #6b0bf594
 def run_study(
     study:Study, # what to do
 ) -> Path: # of the report
     "Run what is missing of a study and write its report. Raises `KDError` before anything is written if the config cannot work."
     from kd_knowledge.core import RunFolder
-    study = study.check().filled()
-    _check_folder(study, study.out); _check_networks(study)
+    if _is_done(study): study = study.filled()
+    else: study = study.check().filled(); _check_folder(study, study.out); _check_networks(study)
     with RunFolder(study.out) as run, _called(path='out'):
         _check_folder(study, study.out)
         _write_new(run/'config.yaml', yaml.safe_dump(asdict(study), sort_keys=False))

@@ -1,8 +1,7 @@
 "The commands' help names every option with its default, at once."
-import importlib.util, re
+import re
 import pytest
 
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec('kd_knowledge.study'), reason='there are no commands yet')
 HELP = 'import sys; sys.argv = ["{0}", "--help"]; from kd_knowledge.study import {0}; {0}()'
 COMMANDS = ['kd_study', 'kd_probe']
 
