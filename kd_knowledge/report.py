@@ -281,7 +281,20 @@ def _strip(row, scale):
                 _tag('circle', cx=at(row.difference), cy=13, r=5, fill=ink),
                 class_='strip', role='img', aria_label=f'{_number(row.difference, 1, "+")} points, {_uncertainty(row)}')
 
-# %% ../nbs/13_report.ipynb #32e403e5
+# %% ../nbs/13_report.ipynb #2c9e7ae4
+def _teacher(run, probe, metric):
+    "The teacher's values over the conditions, None unless there is one for each of them."
+    rows = run.values[(run.values.probe == probe) & (run.values.metric == metric) & (run.values.role == 'teacher')]
+    found = rows.groupby('condition', sort=False).value.mean()
+    wanted = run.estimates[(run.estimates.probe == probe) & (run.estimates.metric == metric)].condition
+    return found if set(wanted) <= set(found.index) else None
+
+def _teacher_words(run, row):
+    "What the teacher itself comes to, where that can be said: there the student was drawn."
+    values = _teacher(run, row.probe, row.metric)
+    return '' if values is None else f'The teacher itself: {_percent(values[row.condition], 1)}. '
+
+# %% ../nbs/13_report.ipynb #13ca3346
 def _kind(verdict): return next((k for k in ('inherited', 'opposite', 'no evidence', 'cannot tell') if verdict.startswith(k)), 'control')
 
 def _badge(verdict): return _tag('span', _kind(verdict), class_=f'badge {_kind(verdict).replace(" ", "-")}')
@@ -292,7 +305,7 @@ def _mean_accuracy(run, *networks):
 
 def _verdict_row(run, row, scale):
     beside = [_control_words(c) for c in controls(run.estimates, row).itertuples()]
-    beside = _tag('p', *(['Control ' + '; '.join(beside) + '. '] if beside else []), f'Accuracy {_mean_accuracy(run, row.student, "Ind")}.', class_='small')
+    beside = _tag('p', *(['Control ' + '; '.join(beside) + '. '] if beside else []), f'{_teacher_words(run, row)}Accuracy {_mean_accuracy(run, row.student, "Ind")}.', class_='small')
     name = _tag('h4', _tag('span', class_='dot', style=f'background:{to_hex(colour(row.student))}'), row.student)
     return _tag('div', _tag('div', name, _badge(row.verdict), class_='who'), _tag('div', _tag('p', sentence(row)), beside), _strip(row, scale), class_='verdict')
 
@@ -327,14 +340,6 @@ def _verdicts(run):
     every = tally(run.estimates) if shown.startswith('In') else ''
     key = 'The point is the effect (student minus independent student, in points), the line its 95 % interval, the grey band the luck of the seed.'
     return _tag('section', _tag('h2', 'Verdicts'), _overview(run), _tag('p', f'{shown} {every}'), *(_card(run, p) for p in probes), _tag('p', key, class_='small'), id='verdicts')
-
-# %% ../nbs/13_report.ipynb #8f912ca3
-def _teacher(run, probe, metric):
-    "The teacher's values over the conditions, None unless there is one for each of them."
-    rows = run.values[(run.values.probe == probe) & (run.values.metric == metric) & (run.values.role == 'teacher')]
-    found = rows.groupby('condition', sort=False).value.mean()
-    wanted = run.estimates[(run.estimates.probe == probe) & (run.estimates.metric == metric)].condition
-    return found if set(wanted) <= set(found.index) else None
 
 # %% ../nbs/13_report.ipynb #cc3bdbbe
 def _figure(run, probe, metric, size=(6.4, 3.4)):
