@@ -28,7 +28,7 @@ from torch import nn
 from .core import KDError, generator, require, seeded
 from .models import anatomy, create_model, find_module, frozen, taps
 
-# %% ../nbs/03_distillation.ipynb #beff6a3b
+# %% ../nbs/03_distillation.ipynb #d7c29d10
 class Objective(nn.Module):
     "What a student learns from its teacher. Subclasses set the layers they read and define `forward`."
     student_layers, teacher_layers = (), ()
@@ -41,8 +41,19 @@ class Objective(nn.Module):
         require(gamma >= 0, 'gamma', f'must be at least 0, got {gamma}', 'Give the factor of the cross-entropy, 1 in most of the paper')
         self.weight, self.gamma = weight, gamma
 
-    def choose_layers(self, student, teacher): "Set `student_layers` and `teacher_layers`; networks in, nothing out."
-    def build(self, student, teacher, images): "Make trained parts from one batch of activations (dicts as in `forward`) and the training images."
+    def choose_layers(self,
+        student:nn.Module, # the network that will learn
+        teacher:nn.Module, # the network that it learns from
+    ):
+        "Set `student_layers` and `teacher_layers`, the names of what shall be read."
+
+    def build(self,
+        student:dict, # name -> activation of one batch, float32, as `forward` will be given them
+        teacher:dict, # the same of the teacher
+        images, # the training `Images`
+    ):
+        "Make the trained parts, before there is an optimiser."
+
     def extra_repr(self): return f'weight={self.weight}, gamma={self.gamma}'
 
 # %% ../nbs/03_distillation.ipynb #aeeb01b4
@@ -393,13 +404,13 @@ class StudentAccuracy(AvgMetric):
     @property
     def name(self): return self.student
 
-# %% ../nbs/03_distillation.ipynb #0b1092b7
+# %% ../nbs/03_distillation.ipynb #ddb5f010
 class DistillLearner(Learner):
     "A fastai Learner whose model is a `Cohort`."
     @property
-    def cohort(self): return self.model
+    def cohort(self): "The `Cohort` itself."; return self.model
     @property
-    def students(self): return dict(self.model.students.items())
+    def students(self): "The students by name: plain networks, free of their objectives."; return dict(self.model.students.items())
 
 # %% ../nbs/03_distillation.ipynb #baff0a83
 def _make_student(student, n_classes, seed):

@@ -274,7 +274,7 @@ def n_classes(
     "How many classes the network tells apart: from its recipe, else from a tiny forward."
     return (getattr(net, 'recipe', {}).get('n_classes')) or _calls(net)[-1].given[-1]
 
-# %% ../nbs/02_models.ipynb #af9634d3
+# %% ../nbs/02_models.ipynb #2644b2ce
 @dataclass
 class Anatomy:
     "Where a network's layers are: names of modules, all of them good for `taps`."
@@ -286,7 +286,7 @@ class Anatomy:
     prefix:int=None # tokens before those of the image; None takes what is left over from a square
 
     @property
-    def penultimate(self): return f'{self.head}:input'
+    def penultimate(self): "What the head takes: the penultimate features."; return f'{self.head}:input'
     @property
     def layers(self):
         "`F1`, `F2`, ... : the stages, then the penultimate features, the logits last."
