@@ -11,10 +11,12 @@ DOTS = awk '/^ *(Collecting|Downloading)/ {printf "."; fflush()} \
 INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 
 .DEFAULT_GOAL = help
-.PHONY: help study test check export readme clean-notebooks docs wheel
+.PHONY: help study studies results test check export readme clean-notebooks docs wheel
 
 help:
 	@echo 'make study            install, run the default study, write the report to runs/default/report.html'
+	@echo 'make studies          run the small studies of all the paper'\''s sections (about an hour) and their notebooks'
+	@echo 'make results          write nbs/studies/agreement.csv, the paper beside the stored results'
 	@echo 'make test             install with the development extra, then every check, notebook and test'
 	@echo 'make check            are the package and the notebooks in step, and are the notebooks clean?'
 	@echo 'make export           write kd_knowledge/ from nbs/'
@@ -27,6 +29,14 @@ help:
 
 study: $(VENV)/.installed
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(THREADS)} $(BIN)/kd_study
+
+studies: $(VENV)/.installed-dev
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(THREADS)} $(BIN)/python -W ignore .ci/studies $(STUDIES)
+	@$(MAKE) --no-print-directory results
+	@$(BIN)/python -W ignore .ci/execute nbs/studies/*.ipynb
+
+results: $(VENV)/.installed
+	@$(BIN)/kd_results
 
 test: check
 	@echo 'Notebooks:'

@@ -107,12 +107,51 @@ ABOUT = dict(
         'The independent students; students of T* beside them.', 'largest shift (pixels)',
         '{student} gave two shifted views of an image (up to {condition} pixels) the same answer in {value} of cases, Ind in {control}'))
 
-# %% ../nbs/13_report.ipynb #3b426c89
+# %% ../nbs/13_report.ipynb #a382d4d2
+ABOUT |= dict(
+    domains=About('Unseen domains', 'Does the student answer as its teacher does where neither was trained?',
+        'The share of images of a domain to which student and teacher give the same class, right or wrong, and the accuracy there.',
+        'The independent students, and the seen domain beside the unseen ones.', 'domain',
+        '{student} gave the answer of {teacher} to {value} of the images ({condition}), Ind to {control}'),
+    bias=About('Shape bias', 'Does the student decide by shape or by texture, as its teacher does?',
+        'On images with the shape of one class and the texture of another: of the answers that are one of the two, the share of shapes.',
+        'The independent students; where T has a bias of its own, students of T*.', 'images',
+        '{student} decided by shape in {value} of the cases in which it named shape or texture, Ind in {control}'),
+    groups=About('Groups', 'Does every group of images gain alike from the teacher?',
+        'Accuracy within each group of images.', 'The independent students; where T had another choice of groups, students of T*.', 'group',
+        '{student} was right on {value} of the images (group: {condition}), Ind on {control}'))
+
+# %% ../nbs/13_report.ipynb #92242d4a
+ABOUT |= dict(
+    representation=About('Representations', 'Are student and teacher alike inside, layer by layer?',
+        'Linear CKA, debiased, between corresponding layers; 0 is unrelated, 100 the same up to rotation and scale.',
+        'The independent students; a network with random weights shows what is alike in any two.', 'layer',
+        'The layers of {student} reached a CKA (times 100) of {value} with those of {teacher} ({condition}), those of Ind {control}'),
+    boundary=About('Decision boundaries', 'Do student and teacher divide the space between images alike?',
+        'Planes through three images: the share of a plane\'s points to which both give the same class; and the same inside the triangle, where each point is a mixture of images.',
+        'The independent students, on the same planes.', 'domain',
+        '{student} agreed with {teacher} on {value} of the points of a plane ({condition}), Ind on {control}'))
+
+# %% ../nbs/13_report.ipynb #db263074
+ABOUT |= dict(
+    fidelity=About('Fidelity', 'Does the student answer as its teacher does, apart from being right?',
+        'The share of images to which both give the same class, over all and split by whether the teacher is right; the divergence of their answers; '
+        'and Cohen\'s kappa of their errors, which leaves out what two networks of these accuracies share by chance.',
+        'The independent students.', 'images', '{student} gave the answer of {teacher} to {value} of the images ({condition}), Ind to {control}'),
+    calibration=About('Calibration', 'Is the student as sure of itself as its teacher is?',
+        'Expected calibration error: how far confidence lies from accuracy, in the mean over 15 bins.', 'The independent students.', 'images',
+        'The calibration error of {student} was {value}, that of Ind {control}'))
+
+# %% ../nbs/13_report.ipynb #294e25d9
 METRICS = {'closer': 'nearer to the teacher\'s map than an independent student\'s map is', 'cosine': 'cosine with the teacher\'s map',
     'energy in mask': 'share of the map\'s weight that lies on the object', 'pointing game': 'share of images whose highest point lies on the object',
     'all-zero map': 'share of images whose map is zero everywhere', 'fooled': 'own answer changed by images that fool the attacked network',
     'fooled, correct': 'the same, only images that the attacked network and the student both classified correctly',
-    'fooling rate': 'share of the images that fool the attacked network itself', 'agreement': 'same answer to both views'}
+    'fooling rate': 'share of the images that fool the attacked network itself', 'agreement': 'the same answer, to two views or of two networks',
+    'agreement inside': 'the same answer of both networks inside the triangle of the three images', 'consensus': 'the same class as the teacher, right or wrong',
+    'accuracy': 'the right class', 'shape bias': 'shape decisions among those for shape or texture', 'answered by a cue': 'answers that are shape or texture',
+    'CKA': 'centred kernel alignment with the teacher\'s layer', 'KL': 'divergence of the student\'s answer from the teacher\'s, in hundredths of a nat',
+    'error consistency': 'Cohen\'s kappa of being right and wrong on the same images', 'ECE': 'expected calibration error'}
 
 # %% ../nbs/13_report.ipynb #0b84c2dd
 def about(
@@ -123,11 +162,13 @@ def about(
                   'The independent students.', 'condition', '{student} reached {value} in {probe} ({condition}), Ind {control}')
     return ABOUT.get(probe, plain)
 
-# %% ../nbs/13_report.ipynb #5f49cf0f
+# %% ../nbs/13_report.ipynb #4fa838b4
 HEADLINES = dict(localization=('first', 'closer'), adversarial=('teacher', 'fooled'), colour=('0.4', 'agreement'),
-                 crop=('0.4', 'agreement'), shift=('middle', 'agreement'))
+                 crop=('0.4', 'agreement'), shift=('middle', 'agreement'), domains=('last', 'consensus'), bias=('first', 'shape bias'),
+                 groups=('first', 'accuracy'), representation=('middle', 'CKA'), boundary=('first', 'agreement'), fidelity=('first', 'agreement'),
+                 calibration=('first', 'ECE'))
 
-# %% ../nbs/13_report.ipynb #26efb171
+# %% ../nbs/13_report.ipynb #9408ab19
 def headline(
     estimates:pd.DataFrame, # as `probes.estimate` gives them
     probe:str, # which probe
@@ -137,8 +178,8 @@ def headline(
     wanted, metric = HEADLINES.get(probe, ('first', None))
     rows = rows[rows.metric == (metric if metric in set(rows.metric) else rows.metric.iloc[0])]
     conditions = list(rows.condition.unique())
-    middle = conditions[len(conditions)//2] if wanted == 'middle' else conditions[0]
-    return rows[rows.condition == (wanted if wanted in conditions else middle)]
+    place = dict(middle=len(conditions)//2, last=-1).get(wanted, 0)
+    return rows[rows.condition == (wanted if wanted in conditions else conditions[place])]
 
 # %% ../nbs/13_report.ipynb #a2771c60
 def _digits(row):

@@ -1,5 +1,5 @@
 "What does not belong in the chapter on data: files of every kind, bad input, other processes, real data sets."
-import gzip, hashlib, subprocess, sys
+import gzip, hashlib, pickle, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+import miniature
 from kd_knowledge.core import KDError
-from kd_knowledge.data import (DOMAINS, Augment, colour_jitter, check_pixels, domains, get_dls, get_images, image_files, random_resized_crop,
-                               random_shift, read_image, shapes)
+from kd_knowledge.data import (DOMAINS, GROUPS, SIXTEEN, Augment, Images, colour_jitter, check_pixels, domain_images, domains, get_dls, get_images,
+                               hash_uniform, image_files, join, random_resized_crop, random_shift, read_image, shapes)
 
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')
 
@@ -309,17 +310,224 @@ def test_torchvision_layout_and_truncated_download(tmp_path):
 
 
 def test_cifar_and_imagenette_in_their_layouts(tmp_path, monkeypatch):
-    import pickle
-    from torchvision import datasets
-    base = tmp_path/datasets.CIFAR10.base_folder; base.mkdir()
-    batch = {'data': np.random.default_rng(0).integers(0, 255, (20, 3072), 'uint8'), 'labels': list(range(10)) * 2}
-    for name in [f'data_batch_{i}' for i in range(1, 6)] + ['test_batch']: (base/name).write_bytes(pickle.dumps(batch))
-    (base/'batches.meta').write_bytes(pickle.dumps({'label_names': list('abcdefghij')}))
-    monkeypatch.setattr(datasets.CIFAR10, '_check_integrity', lambda self: True)
-    monkeypatch.setattr('torchvision.datasets.cifar.check_integrity', lambda *a: True)
-    assert [len(get_images('cifar10', split, root=tmp_path)) for split in ('train', 'valid')] == [100, 20]
+    miniature.cifar(tmp_path)
+    says(lambda: get_images('cifar10', root=tmp_path), 'was not found')
+    miniature.trust(monkeypatch, tmp_path)
+    assert [len(get_images('cifar10', split, root=tmp_path)) for split in ('train', 'valid')] == [100, 100]
+    assert get_images('cifar100', root=tmp_path).y.tolist() == list(range(100))
     photographs(tmp_path/'imagenette2-160', splits=('train', 'val'), n=2)
     assert get_images('imagenette', root=tmp_path).x.shape == (4, 3, 128, 128)
+
+
+# digits in three domains
+def raw_digits(split):
+    "The valid digits as the file has them, 8 x 8 bytes."
+    from sklearn.datasets import load_digits
+    data = load_digits()
+    from kd_knowledge.data import _split
+    return (torch.from_numpy(data.images)[_split(torch.from_numpy(data.target), split, 0)] * (255 / 16)).round()
+
+
+@pytest.mark.parametrize('split,start', [('train', 0), ('valid', 10_000_000)])
+def test_digits_in_color_and_on_photographs(split, start):
+    from sklearn.datasets import load_sample_images
+    raw = raw_digits(split)
+    orig, color, m = (get_images('digits', split, size=8, domain=d) for d in ('orig', 'color', 'm'))
+    assert torch.equal(orig.x, get_images('digits', split, size=8).x) and torch.equal(orig.x[:, 1].float(), raw)
+    assert (color.x.permute(0, 2, 3, 1)[raw == 255] == 255).all()
+    i = 17
+    c = torch.from_numpy(hash_uniform(0, start + i, np.arange(3)))[:, None, None]
+    assert torch.equal(color.x[i].double(), (raw[i] + (255 - raw[i]) * c).round())
+    u = hash_uniform(0, start + i, np.arange(3, 6))
+    photograph = Image.fromarray(load_sample_images().images[int(2 * u[0])])
+    scale = 128 / photograph.height
+    small = np.asarray(photograph.resize((round(photograph.width * scale), 128), Image.BILINEAR)).astype(int)
+    top, left = int(u[1] * (small.shape[0] - 7)), int(u[2] * (small.shape[1] - 7))
+    expected = abs(small[top:top + 8, left:left + 8] - raw[i].numpy()[..., None])
+    assert np.array_equal(m.x[i].permute(1, 2, 0).numpy(), expected)
+
+
+def test_domains_of_digits_repeat_and_splits_differ():
+    for domain in ('color', 'm'):
+        one, again, train, other = (get_images('digits', split, domain=domain, n=40, seed=seed) for split, seed in (('valid', 0), ('valid', 0), ('train', 0), ('valid', 1)))
+        assert torch.equal(one.x, again.x) and not torch.equal(one.x, train.x) and not torch.equal(one.x, other.x)
+        assert not set(map(bytes, one.x.numpy())) & set(map(bytes, train.x.numpy()))
+        every = get_images('digits', domain=domain)
+        assert set(map(bytes, one.x.numpy())) <= set(map(bytes, every.x.numpy()))  # the choice of n comes before, the place in the split decides
+
+
+def test_photographs_from_a_folder(tmp_path):
+    Image.new('RGB', (50, 40), (10, 20, 30)).save(tmp_path/'a.png')
+    Image.new('RGB', (5, 4), (10, 20, 30)).save(tmp_path/'small.png')
+    images = get_images('digits', size=8, domain='m', photographs=tmp_path)
+    expected = (torch.tensor([10, 20, 30]).view(3, 1, 1) - raw_digits('valid')[:, None]).abs()
+    assert torch.equal(images.x.float(), expected)
+    says(lambda: get_images('digits', domain='m', photographs=tmp_path/'none'), 'photographs', 'no image in')
+    (tmp_path/'b.png').write_bytes(b'no image')
+    says(lambda: get_images('digits', domain='m', photographs=tmp_path), 'cannot read', 'b.png')
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason='Fashion-MNIST is not on this machine')
+def test_fashion_mnist_on_photographs():
+    from sklearn.datasets import load_sample_images
+    orig, m = (get_images('fashion_mnist', domain=d, n=50) for d in ('orig', 'm'))
+    place = (get_images('fashion_mnist').x[:, 0] == orig.x[7, 0]).flatten(1).all(1).nonzero().item()
+    u = hash_uniform(0, 10_000_000 + place, np.arange(3, 6))
+    photograph = load_sample_images().images[int(2 * u[0])].astype(int)
+    top, left = int(u[1] * (photograph.shape[0] - 27)), int(u[2] * (photograph.shape[1] - 27))
+    assert np.array_equal(m.x[7].numpy(), abs(photograph[top:top + 28, left:left + 28].transpose(2, 0, 1) - orig.x[7].numpy().astype(int)))
+
+
+# domains on disk
+@pytest.mark.parametrize('name,make,facts', [('pacs', miniature.pacs, miniature.PACS), ('vlcs', miniature.vlcs, miniature.VLCS)])
+def test_pacs_and_vlcs(tmp_path, name, make, facts):
+    (domains, classes), root = facts, make(tmp_path)
+    train, valid = (get_images(name, split, size=16, domain=domains[:3], root=root) for split in ('train', 'valid'))
+    assert train.vocab == sorted(classes) and train.y.bincount().tolist() == [12] * len(classes) and len(valid) == 3 * len(classes)
+    inside = get_images(name, size=16, domain=domains[3].upper(), root=next(p for p in tmp_path.iterdir()))
+    assert torch.equal(inside.x, get_images(name, size=16, domain=domains[3], root=root).x)
+    assert len(get_images(name, size=16, root=root)) == 4 * len(classes)
+    assert sorted(domain_images(name, size=16, root=root, n=3)) == sorted(domains)
+    dls = get_dls(name, bs=4, size=16, domain=domains[:2], root=root, n_train=10, n_valid=5, device='cpu')
+    assert (len(dls.train_ds), len(dls.valid_ds)) == (20, 10)
+    says(lambda: get_images(name, domain=domains[0][:-1] + 'x', root=root), 'domain', f'did you mean {domains[0]}')
+
+
+def test_domains_that_disagree(tmp_path):
+    root = miniature.pacs(tmp_path, n=2)
+    (tmp_path/'PACS'/'cartoon'/'dog').rename(tmp_path/'PACS'/'cartoon'/'cat')
+    says(lambda: get_images('pacs', domain='photo', root=root), 'cartoon lacks dog', 'photo lacks cat')
+
+
+def test_a_folder_of_split_domains(tmp_path):
+    for domain in ('CALTECH', 'SUN'):
+        photographs(tmp_path/domain, splits=('train', 'crossval', 'test', 'full'), n=4)
+    photographs(tmp_path/'PASCAL', splits=('full',), n=5)
+    assert [len(get_images(tmp_path, split, domain='sun')) for split in ('train', 'valid')] == [8, 8]
+    assert [len(get_images(tmp_path, split, domain='pascal')) for split in ('train', 'valid')] == [8, 2]
+    assert {k: len(v) for k, v in domain_images(tmp_path).items()} == {'CALTECH': 8, 'PASCAL': 2, 'SUN': 8}
+    assert len(get_images(tmp_path, unlabeled=True, domain='PASCAL')) == 10
+    photographs(tmp_path/'plain')
+    assert domain_images(tmp_path/'plain') == {}
+    says(lambda: get_images(tmp_path/'plain', domain='sun'), 'holds no domains')
+
+
+def test_imagenet(tmp_path):
+    root = miniature.imagenet(tmp_path)
+    train, valid = (get_images('imagenet', split, root=root) for split in ('train', 'valid'))
+    assert (len(train), len(valid), train.size, train.vocab) == (18, 6, 224, valid.vocab)
+    assert torch.equal(get_images('imagenet', root=tmp_path/'imagenet').x, valid.x)
+    flat = tmp_path/'imagenet'/'val'
+    for p in image_files(flat): p.rename(flat/p.name)
+    for p in list(flat.iterdir()): p.is_dir() and p.rmdir()
+    says(lambda: get_images('imagenet', root=root), 'no class folders', 'Sort')
+
+
+def test_model_vs_human(tmp_path):
+    root = miniature.model_vs_human(tmp_path)
+    every = domain_images('model_vs_human', root=root, size=16)
+    assert set(every) == {'sketch', 'stylized', 'silhouette', 'edge', 'cue conflict'}
+    for name, images in every.items():
+        assert images.vocab == list(SIXTEEN) and sorted(images.y.tolist()) == list(range(16))
+        assert images.cues.keys() == ({'texture'} if name == 'cue conflict' else set())
+    conflict = get_images('model_vs_human', domain='cue-conflict', root=root, size=16)
+    assert torch.equal(conflict.cues['texture'], (conflict.y + 3) % 16)
+    says(lambda: get_images('model_vs_human', 'train', root=root, domain='sketch'), 'split', 'no train split')
+    (tmp_path/'model-vs-human'/'datasets'/'sketch'/'dnn'/'session-1'/'0099_ske_dnn_0_unicorn_00_unicorn-1.png').write_bytes(b'')
+    says(lambda: get_images('model_vs_human', domain='sketch', root=root), 'no class in the name', 'unicorn')
+
+
+def test_cue_conflict_with_sessions(tmp_path):
+    folder = tmp_path/'cue-conflict'
+    miniature.save(folder/'dnn'/'session-1'/'0001_cue_dnn_0_airplane_00_airplane1-bicycle2.png', 0, 0, 32)
+    miniature.save(folder/'dnn'/'session-1'/'0002_cue_dnn_0_cat_00_cat7-bird1.png', 0, 0, 32)
+    images = get_images('model_vs_human', domain='cue conflict', root=tmp_path)
+    assert [[images.vocab[k] for k in v] for v in (images.y, images.cues['texture'])] == [['airplane', 'cat'], ['bicycle', 'bird']]
+
+
+def test_fairface(tmp_path):
+    root = miniature.fairface(tmp_path)
+    train, valid = (get_images('fairface', split, root=root) for split in ('train', 'valid'))
+    assert (len(train), len(valid), train.size, train.vocab, train.group_vocab) == (42, 21, 64, ['Female', 'Male'], sorted(miniature.RACES))
+    assert train.groups.bincount().tolist() == [6] * 7 and [train.group_vocab[k] for k in train.groups[:7]] == miniature.RACES
+    assert get_images('fairface', root=root, label='Age').vocab[1] == '3-9'
+    assert torch.equal(get_images('fairface', root=root, label='race').y, valid.groups)
+    says(lambda: get_images('fairface', root=root, label='name'), 'label', 'Give one of gender, age, race')
+    counts = [6, 1, 2, 0, 3, 0, 4]
+    chosen = get_dls('fairface', bs=4, root=root, train_groups=counts, size=16, device='cpu')
+    assert chosen.train_ds.groups.bincount(minlength=7).tolist() == counts and len(chosen.valid_ds) == 21
+    assert torch.equal(chosen.train_ds.at(64).at(16).x, chosen.train_ds.x)
+    for kwargs, text in [(dict(train_groups=[7] * 7), '7 of Black asked for'), (dict(train_groups=[1, 2]), 'Give 7 numbers'),
+                         (dict(train_groups=counts, n=9), 'train_groups are 16'), (dict(train_groups=[0] * 7), 'train_groups: got')]:
+        says(lambda: get_images('fairface', 'train', root=root, **kwargs), text)
+    (tmp_path/'fairface'/'fairface_label_val.csv').write_text('file,age,gender,race\nval/1.jpg,0-2,Robot,White\n')
+    says(lambda: get_images('fairface', root=root), 'Robot')
+
+
+@pytest.mark.parametrize('name', ['imagenet', 'pacs', 'vlcs', 'model_vs_human', 'fairface'])
+def test_missing_set_says_where_and_how(tmp_path, name):
+    says(lambda: get_images(name, root=tmp_path), f'{name} was not found in {tmp_path}', 'Get it (')
+
+
+# groups, sizes, several sets
+def test_train_groups_of_shapes_are_exact():
+    counts = [60, 5, 200, 20, 0, 20, 80]
+    dls = get_dls(train_groups=counts, size=8, n_valid=50, device='cpu')
+    assert dls.train_ds.groups.bincount(minlength=7).tolist() == counts and dls.train_ds.group_vocab == GROUPS
+    assert torch.equal(dls.valid_ds.x, get_images(size=8, n=50).x)
+    world = shapes(2000, size=8)
+    first = torch.cat([(world.groups == k).nonzero().flatten()[:c] for k, c in enumerate(counts)]).sort().values
+    assert torch.equal(dls.train_ds.x, world.x[first])
+    assert len(get_images('shapes', 'train', size=8, n=385, train_groups=counts)) == 385
+    for kwargs, text in [(dict(n=384), 'n: 384 asked for'), (dict(train_groups=[1]), 'Give 7 numbers of images, for red'), (dict(train_groups='600,50'), 'Give 7 numbers'),
+                         (dict(train_groups=[-1] * 7), 'train_groups'), (dict(train_groups=[.5] * 7), 'train_groups')]:
+        says(lambda: get_images('shapes', 'train', **{'train_groups': counts, **kwargs}), text)
+    says(lambda: get_dls(train_groups=counts, n_train=10, device='cpu'), 'n_train: 10 asked for')
+
+
+def test_at_another_size(tmp_path):
+    images = get_images(n=20, domain='sketch').subset([3, 1]).with_labels([0, 1])
+    larger = images.at(48)
+    assert torch.equal(larger.x, get_images(n=20, domain='sketch', size=48).x[[3, 1]]) and larger.y.tolist() == [0, 1]
+    assert torch.equal(larger.at(32).x, images.x) and larger.masks.shape == (2, 48, 48)
+    photographs(tmp_path)
+    for memory in (2e9, 0):
+        files = get_images(tmp_path, 'train', size=24, n=5, memory=memory).subset([4, 0])
+        again = files.at(40)
+        assert again.in_memory == files.in_memory and torch.equal(again.pixels([0, 1]), get_images(tmp_path, 'train', size=40, n=5).pixels([4, 0]))
+    again = pickle.loads(pickle.dumps(files))
+    assert torch.equal(again.at(32).pixels([1]), files.at(32).pixels([1]))
+    says(lambda: files.at(4), 'size: got 4')
+    says(lambda: Images(images.x, images.y, images.vocab, 32).at(64), 'nobody knows how', 'maker')
+
+
+def test_join(tmp_path):
+    one, two = shapes(5, size=8), domains('sketch', 4, size=8)
+    both = join(one, two)
+    assert len(both) == 9 and both.name == 'shapes + sketch' and both.group_vocab == GROUPS
+    for name in ('x', 'y', 'masks', 'groups'): assert torch.equal(getattr(both, name), torch.cat([getattr(one, name), getattr(two, name)]))
+    assert torch.equal(both.cues['hue'][5:], two.cues['hue']) and torch.equal(both.at(16).x[5:], two.at(16).x)
+    bare = Images(one.x, one.y, one.vocab, 8)
+    mixed = join(one, bare)
+    assert mixed.masks is mixed.groups is mixed.group_vocab is mixed.maker is None and mixed.cues == {}
+    says(lambda: join(), 'nothing to join'); says(lambda: join(one, shapes(5, size=16)), 'differ in their classes or size')
+    photographs(tmp_path)
+    disk, memory = (get_images(tmp_path, size=8, memory=m) for m in (0, 2e9))
+    assert not join(disk, disk).in_memory and torch.equal(join(disk, memory).x, join(memory, memory).x)
+    assert torch.equal(join(disk, disk).pixels(range(4)), join(memory, memory).pixels(range(4)))
+
+
+def test_several_domains_of_shapes():
+    both = get_images(n=6, size=8, domain=['photo', 'sketch'])
+    assert torch.equal(both.x[6:], domains('sketch', 6, size=8).x) and torch.equal(both.y[:6], both.y[6:])
+    every = domain_images(n=6, size=8, cue=1., domain='photo', train_groups=[1] * 7)
+    assert list(every) == ['sketch', 'stylized', 'silhouette', 'edge', 'cue conflict']
+    assert torch.equal(every['edge'].x, domains('edge', 6, size=8, cue=1.).x)
+    assert domain_images('fairface') == domain_images('imagenet') == {}
+    says(lambda: domain_images('shaps'), 'did you mean shapes')
+    says(lambda: domain_images('digits', 'colour'), 'did you mean color')
+    says(lambda: get_images(domain=[]), 'domain: an empty list')
+    says(lambda: get_images('cifar10', domain='sketch', root='.'), 'domain: cifar10 has no such option')
 
 
 # speed, generous bounds: a slow machine passes, a loop over images does not

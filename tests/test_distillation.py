@@ -10,10 +10,10 @@ from fastai.callback.tracker import SaveModelCallback
 from fastai.callback.training import GradientAccumulation
 from torch import nn
 
-from kd_knowledge.core import KDError
+from kd_knowledge.core import KDError, generator
 from kd_knowledge.data import get_dls
-from kd_knowledge.distillation import CRD, KL, Cohort, Hint, distill_learner
-from kd_knowledge.models import create_model
+from kd_knowledge.distillation import CRD, KL, WEIGHTS, Cohort, Hint, Nobody, distill_learner, paper_objectives
+from kd_knowledge.models import anatomy, create_model
 
 
 @pytest.fixture(scope='module')
@@ -172,3 +172,57 @@ def test_bad_students_are_refused(dls, teacher):
     for students, message in [({}, 'there is none'), (dict(KL='KL'), 'no objective')]:
         with pytest.raises(KDError, match=message): distill_learner(dls, teacher, students, student=student)
     with pytest.raises(KDError, match='none to learn from'): distill_learner(dls, None, dict(KL=KL()), student=student)
+
+
+@pytest.mark.parametrize('tau,noise,temperature', [(4., .2, .15), (1., .5, 1.)])
+def test_nobody_is_the_written_out_formula(tau, noise, temperature):
+    nobody, again = (Nobody(tau=tau, noise=noise, temperature=temperature, seed=3) for _ in range(2))
+    z, labels = torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 4, 2, 2, 1, 0])
+    drawn = torch.randn(6, 5, generator=generator('nobody', 3)).tolist()
+    def soft(v, tau): exps = [math.exp(a/tau) for a in v]; return [e/sum(exps) for e in exps]
+    total = 0.
+    for i in range(6):
+        told = soft([float(j == labels[i]) + math.sqrt(noise)*drawn[i][j] for j in range(5)], temperature)
+        total -= tau**2*sum(p*math.log(q) for p, q in zip(told, soft(z[i].tolist(), tau)))
+    assert abs(nobody(dict(logits=z), {}, labels, None).item() - total/6) < 1e-4*total/6
+    assert torch.equal(again.soft_labels(labels, 5), Nobody(tau=tau, noise=noise, temperature=temperature, seed=3).soft_labels(labels, 5))
+    assert not torch.equal(again.soft_labels(labels, 5), again.soft_labels(labels, 5)), 'new noise for each batch'
+
+
+def test_nobody_needs_no_teacher_and_does_not_look_at_one(dls, teacher):
+    def weights(teacher, **more):
+        dls = get_dls('shapes', bs=16, n_train=64, n_valid=32)
+        net = fit(distill_learner(dls, teacher, dict(Nobody=Nobody(), **more), student=student)).students['Nobody']
+        return torch.cat([p.flatten() for p in net.parameters()])
+    alone = weights(None)
+    assert torch.equal(alone, weights(teacher))
+    assert torch.allclose(alone, weights(teacher, KL=KL()), atol=1e-5)
+    with pytest.raises(KDError, match='none to learn from'): distill_learner(dls, None, dict(Nobody=Nobody(), KL=KL()), student=student)
+
+
+def test_hint_trains_at_every_depth(dls, teacher):
+    depths = list(anatomy(teacher).layers)
+    learn = distill_learner(dls, teacher, {d: Hint(student_layer=d, teacher_layer=d) for d in depths}, student=student)
+    before = {d: torch.cat([p.flatten() for p in learn.cohort.objectives[d].parameters()]).clone() for d in depths}
+    assert [type(learn.cohort.objectives[d][0].regressor) for d in depths] == [nn.Conv2d]*4 + [nn.Linear]*2
+    fit(learn, 3)
+    log = learn.distill.log.query('term == "Hint"').pivot(index='student', columns='epoch', values='value').loc[depths]
+    assert (log[2] < log[0]).all(), log
+    assert all((torch.cat([p.flatten() for p in learn.cohort.objectives[d].parameters()]) - before[d]).abs().max() > 0 for d in depths)
+
+
+@pytest.mark.parametrize('pair', WEIGHTS)
+def test_the_papers_pairs(pair):
+    students = paper_objectives(pair)
+    assert list(students) == ['Ind', 'KL', 'Hint', 'CRD'] and (students['KL'].gamma, students['KL'].weight) == WEIGHTS[pair][0]
+
+
+@pytest.mark.parametrize('pair,teacher,student', [('wrn_40_2-shufflenet_v1', ('wrn', dict(depth=10)), ('shufflenet_v1', {})),
+                                                  ('vgg13-vgg8', ('vgg_small', dict(width=.1)), ('vgg_small', dict(depth=8, width=.1))),
+                                                  ('resnet50-mobilenet_v2', ('resnet50_small', dict(width=4)), ('mobilenet_v2_small', {})),
+                                                  ('resnet20-resnet20', ('resnet_cifar', dict(width=4)), ('resnet_cifar', dict(width=4)))])
+def test_small_pairs_train(pair, teacher, student):
+    dls = get_dls('shapes', bs=8, n_train=8, n_valid=8)
+    teacher, student = (create_model(name, 10, seed=0, **kwargs) for name, kwargs in (teacher, student))
+    learn = fit(distill_learner(dls, teacher, paper_objectives(pair), student=student))
+    assert learn.distill.log.value.map(math.isfinite).all() and len(learn.distill.log) == 7
