@@ -979,7 +979,7 @@ def _from_source(data, split, size, n, seed, argument, memory=2e9, **kwargs):
     images.maker = partial(_images, data, split, n=n, seed=seed, argument=argument, memory=0, **kwargs)
     return images
 
-# %% ../nbs/01_data.ipynb #2c481ace
+# %% ../nbs/01_data.ipynb #a7d78b66
 def _first_of_groups(seed, counts):
     "The first indices of the world's train range among which each group has its count of images."
     left, found = np.array(counts), []
@@ -989,8 +989,9 @@ def _first_of_groups(seed, counts):
         new = [index[groups == k][:c] for k, c in enumerate(left)]
         left, found = left - [len(v) for v in new], found + new
         if not left.any(): return np.sort(np.concatenate(found))
-    require(False, 'train_groups', f'more than {VALID_START} images hold', 'Give smaller numbers')
+    require(False, 'train_groups', f'the first {VALID_START} images of the world do not hold so many', 'Give smaller numbers')
 
+# %% ../nbs/01_data.ipynb #6a36d74a
 def _from_world(split, size, n, seed, argument, cue=.85, domain='photo', train_groups=None):
     "A split of `shapes`: disjoint ranges of one world."
     counts = None if train_groups is None else _group_counts(train_groups, GROUPS)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRINTED', 'SHIFTS', 'FOOLED', 'AGREES', 'OURS', 'ACCURACIES', 'SPECIAL', 'NONE', 'AGREEMENT', 'read_printed', 'Ours',
-           'contrast', 'Results', 'chosen', 'agrees', 'agreement', 'plot_beside', 'kd_results']
+           'contrast', 'Results', 'chosen', 'agrees', 'agreement', 'plot_beside', 'stored', 'kd_results']
 
 # %% ../nbs/15_paper.ipynb #40ab6a72
 import sys
@@ -193,8 +193,12 @@ def agrees(
     if np.isnan(low) or theirs and not ours: return 'cannot tell'
     return 'yes' if theirs == ours else 'no'
 
-# %% ../nbs/15_paper.ipynb #1dc56271
+# %% ../nbs/15_paper.ipynb #da26c884
 AGREEMENT = 'experiment setting student condition paper ours low high agrees command'.split()
+
+def _study(row):
+    "The study that answers a printed figure; None for arithmetic."
+    return None if row.experiment == 'E10' else OURS[row.experiment, row.setting].study
 
 def _beside(row, results):
     "One row of the table."
@@ -246,7 +250,22 @@ def plot_beside(
     axes[0, 1].legend(fontsize=7, frameon=False)
     return axes
 
-# %% ../nbs/15_paper.ipynb #a07eb1c5
+# %% ../nbs/15_paper.ipynb #db8a06a5
+def stored(
+    folder, # of one stored study
+    probe:str, # which probe
+    metric:str, # which metric
+    conditions=None, # which conditions; all by default
+) -> pd.DataFrame: # a line for each condition and student: value, Ind, effect, low, high in percent and points, seeds, verdict
+    "What a stored study found, its controls (students of `T*`, the foreign attacker) among the lines. Raises `KDError` where there is no such row."
+    rows = Results(folder).estimates.query('probe == @probe and metric == @metric')
+    if conditions is not None: rows = rows[rows.condition.isin([str(c) for c in conditions])]
+    require(len(rows) > 0, 'metric', f'{folder} has no rows for {probe}, {metric}', 'Look into its estimates.csv')
+    numbers = (100*rows[['value', 'control', 'difference', 'low', 'high']]).round(1)
+    numbers.columns = 'value Ind effect low high'.split()
+    return pd.concat([rows[['condition', 'student']], numbers, rows[['seeds', 'verdict']]], axis=1).reset_index(drop=True)
+
+# %% ../nbs/15_paper.ipynb #92ad2c37
 def kd_results(
     argv:list=None, # the command line without the program's name; None takes the real one
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
@@ -260,9 +279,12 @@ def kd_results(
     given = parser.parse_args(argv)
     try:
         require(Path(given.printed).is_file(), 'printed', f'there is no {given.printed}', 'Call it in a clone of the repository, or give --printed')
-        found = agreement(read_printed(given.printed), given.results)
+        printed = read_printed(given.printed)
+        there = [_study(row) in (None, *(p.name for p in Path(given.results).glob('*'))) for row in printed.itertuples()]
+        found = agreement(printed[there], given.results)
         write_table(given.out, found)
     except KDError as e: print(f'kd_results: {e}', file=sys.stderr); return 2
     print(found.groupby(found.experiment.str.split(',').str[0], sort=False).agrees.value_counts().unstack(fill_value=0).to_string())
-    print(f'\n{len(found)} figures: {given.out}')
+    print(f'\n{len(found)} of {len(printed)} figures: {given.out}')
+    for study in sorted({_study(row) for row in printed[~np.array(there)].itertuples()}): print(f'not stored yet: kd_study --preset {study}')
     return 0

@@ -357,7 +357,7 @@ def estimate(
     return found.assign(verdict=[judge(r) for r in found.itertuples()])[ESTIMATES].reset_index(drop=True)
 
 # %% ../nbs/04_probes.ipynb #badc3920
-COLOURS = {'T': '#222222', 'T*': '#888888', 'Ind': '#7a7a7a', 'KL': '#0072b2', 'Hint': '#d55e00', 'CRD': '#009e73', 'foreign': '#cc79a7'}
+COLOURS = {'T': '#222222', 'T*': '#888888', 'limit': '#e69f00', 'Nobody': '#56b4e9', 'Ind': '#7a7a7a', 'KL': '#0072b2', 'Hint': '#d55e00', 'CRD': '#009e73', 'foreign': '#cc79a7'}
 
 def colour(
     model:str, # `T`, `Ind`, `KL`, `KL*`, ...

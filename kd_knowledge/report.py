@@ -142,7 +142,7 @@ ABOUT |= dict(
         'Expected calibration error: how far confidence lies from accuracy, in the mean over 15 bins.', 'The independent students.', 'images',
         'The calibration error of {student} was {value}, that of Ind {control}'))
 
-# %% ../nbs/13_report.ipynb #294e25d9
+# %% ../nbs/13_report.ipynb #d0cc92b7
 METRICS = {'closer': 'nearer to the teacher\'s map than an independent student\'s map is', 'cosine': 'cosine with the teacher\'s map',
     'energy in mask': 'share of the map\'s weight that lies on the object', 'pointing game': 'share of images whose highest point lies on the object',
     'all-zero map': 'share of images whose map is zero everywhere', 'fooled': 'own answer changed by images that fool the attacked network',
@@ -150,7 +150,7 @@ METRICS = {'closer': 'nearer to the teacher\'s map than an independent student\'
     'fooling rate': 'share of the images that fool the attacked network itself', 'agreement': 'the same answer, to two views or of two networks',
     'agreement inside': 'the same answer of both networks inside the triangle of the three images', 'consensus': 'the same class as the teacher, right or wrong',
     'accuracy': 'the right class', 'shape bias': 'shape decisions among those for shape or texture', 'answered by a cue': 'answers that are shape or texture',
-    'CKA': 'centred kernel alignment with the teacher\'s layer', 'KL': 'divergence of the student\'s answer from the teacher\'s, in hundredths of a nat',
+    'CKA': 'centred kernel alignment with the teacher\'s layer', 'KL': 'divergence of the student\'s answer from the teacher\'s (nats; in the tables hundredths of a nat)',
     'error consistency': 'Cohen\'s kappa of being right and wrong on the same images', 'ECE': 'expected calibration error'}
 
 # %% ../nbs/13_report.ipynb #0b84c2dd

@@ -68,7 +68,7 @@ class Study:
     workers:int = None # processes that do steps side by side; one a core (at most 8) for our small networks on a CPU, else 1
     out:str = 'runs/default' # the run folder
 
-# %% ../nbs/12_study.ipynb #9fb54551
+# %% ../nbs/12_study.ipynb #dbf84d8f
 def _known(keys, names, argument, what):
     from kd_knowledge.core import require
     for key in keys:
@@ -83,8 +83,9 @@ def check(self:Study):
     for name in 'seeds independent_seeds teacher_epochs epochs bs workers'.split():
         require(getattr(self, name) is None or getattr(self, name) >= 1, name, f'must be at least 1, got {getattr(self, name)}', 'Give a positive number')
     require(self.lr is None or self.lr > 0, 'lr', f'must be above 0, got {self.lr}', 'Give for example 0.01')
-    for name in 'crop teacher_crop'.split():
-        require(0 <= (getattr(self, name) or 0) <= 1, name, f'must be from 0 to 1, got {getattr(self, name)}', 'Give the smallest share of the area')
+    for name, fix in dict(crop='the smallest share of the area', teacher_crop='the smallest share of the area', jitter='0.4, say').items():
+        require(0 <= (getattr(self, name) or 0) <= 1, name, f'must be from 0 to 1, got {getattr(self, name)}', f'Give {fix}')
+    require(0 <= self.seed < 2**31, 'seed', f'must be from 0 to 2**31 - 1, got {self.seed}', 'Give 0, say')
     _known([self.recipe], ['one-cycle', 'steps'], 'recipe', 'a recipe')
     _known(self.probes, PROBES, 'probes', 'a probe'); _known(self.probe_args, PROBES, 'probe_args', 'a probe')
     _objectives(self)
@@ -481,7 +482,7 @@ def _try_probes(asked, cast, images):
     few, domains = images.subset(range(min(4, len(images)))), cache(lambda: {k: v.subset(range(min(4, len(v)))) for k, v in _domain_images(asked, 4).items()})
     for name in asked.probes: _try_probe(asked, name, cast, few, domains)
 
-# %% ../nbs/12_study.ipynb #eaafed48
+# %% ../nbs/12_study.ipynb #6d876fab
 def _untrained(study):
     "The Learners of T and of a cohort as the study will make them, untrained."
     from kd_knowledge.distillation import classifier_learner, distill_learner
@@ -490,7 +491,7 @@ def _untrained(study):
         theirs = _dls(study, 'T', study.seed) if study.teacher_data else dls
     teacher, student = _first_network(study, 'T', dls.c).to(dls.device), _first_network(study, 'Ind', dls.c)
     for name in ['T*']*bool(study.star_args) + ['limit']*bool(study.limit_args): _first_network(study, name, dls.c)
-    with _called(**dict.fromkeys(['Ind', *study.objectives], 'student')):
+    with _called(T='teacher', **dict.fromkeys(['Ind', *study.objectives], 'student')):
         return classifier_learner(theirs, teacher, **_optimiser(study)), distill_learner(dls, teacher, dict(Ind=None, **_objectives(study)), student=student, **_optimiser(study))
 
 def _check_networks(study):
@@ -540,16 +541,18 @@ def _is_done(study):
     study, run = study.filled(), RunFolder(study.out)
     return yaml.safe_load(config.read_text(encoding='utf-8')) == asdict(study) and all(run.done(s.name, s.key) for s in study.steps())
 
-# %% ../nbs/12_study.ipynb #6647a2e0
+# %% ../nbs/12_study.ipynb #26660880
 def run_study(
     study:Study, # what to do
 ) -> Path: # of the report
     "Run what is missing of a study and write its report. Raises `KDError` before anything is written if the config cannot work."
     from kd_knowledge.core import RunFolder
+    plan = ''
     if _is_done(study): study = study.filled()
-    else: study = study.check().filled(); _check_folder(study, study.out); print(_check_networks(study))
+    else: study = study.check().filled(); _check_folder(study, study.out); plan = _check_networks(study)
     with RunFolder(study.out) as run, _called(path='out'):
         _check_folder(study, study.out)
+        if plan: print(plan)
         _write_new(run/'config.yaml', yaml.safe_dump(asdict(study), sort_keys=False))
         _run_steps(run, study)
         _print_results(run.path)
@@ -750,15 +753,15 @@ PRESETS |= {
     'pacs': Preset('E8, Table 4: photo unseen', dict(LEAVE_OUT, data='pacs', data_args=dict(domain=PACS[1:]), teacher_data=dict(domain=PACS), domains=PACS), 'resnet50-resnet18'),
 }
 
-# %% ../nbs/12_study.ipynb #6f772c6a
+# %% ../nbs/12_study.ipynb #10b900eb
 DIGITS = dict(teacher='mnist_cnn', student='mnist_cnn', teacher_data=dict(domain=['orig', 'color', 'm']), crop=0., flip=False, jitter=0., starred=False,
               seeds=2, independent_seeds=2, probes=['domains', 'boundary', 'fidelity'])
 GROUPS = dict(students=[600, 50, 2000, 200, 0, 200, 800], teacher=[4000, 4000, 0, 4000, 4000, 4000, 4000]) # Table 14
 
 PRESETS |= {
     'mnist-domains': Preset('E8, E11, Tables 1 and 13', dict(DIGITS, data='mnist', teacher_epochs=20, epochs=20, lr=.002), 'mnist_cnn-mnist_cnn'),
-    'fashion-domains': Preset('E8, E11, Tables 1 and 13 on Fashion-MNIST, 10,000 of its 60,000 images (all with --n-train 60000)', dict(DIGITS, data='fashion_mnist',
-        n_train=10_000, n_probe=5000, bs=128, teacher_epochs=3, epochs=3, lr=.002, workers=2, probe_args=dict(boundary=dict(points=10))), 'mnist_cnn-mnist_cnn'),
+    'fashion-domains': Preset('E8, E11, Tables 1 and 13 on Fashion-MNIST', dict(DIGITS, data='fashion_mnist', n_probe=5000, bs=128, teacher_epochs=3, epochs=3,
+        lr=.002, probe_args=dict(boundary=dict(points=10))), 'mnist_cnn-mnist_cnn'),
     'fairface-bias': Preset('E9, Table 14', dict(data='fairface', size=64, teacher='resnet_cifar', student='resnet_cifar', objectives=dict(KL={}), jitter=0., crop=.7,
         data_args=dict(train_groups=GROUPS['students']), teacher_data=dict(train_groups=GROUPS['teacher']), teacher_epochs=60, epochs=60,
         probes=['groups', 'fidelity', 'calibration'])),

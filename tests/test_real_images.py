@@ -8,7 +8,7 @@ from PIL import Image
 
 from kd_knowledge import study
 from kd_knowledge.probes import ESTIMATES
-from kd_knowledge.study import kd_probe, kd_study
+from kd_knowledge.study import PROBES, kd_probe, kd_study
 
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')
 SMALL = ['--teacher-args', '{width: 8}', '--student-args', '{width: 4}', '--device', 'cpu', '--no-starred', '--lr', '.02']
@@ -30,7 +30,7 @@ def report(folder):
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason=f"Debian's dataset-fashion-mnist is not in {DEBIAN}: apt-get install dataset-fashion-mnist")
 def test_fashion_mnist(tmp_path, capsys):
     folder = tmp_path/'fashion'
-    status = kd_study(['--data', 'fashion_mnist', '--n-train', '512', '--n-probe', '128', '--bs', '32', '--teacher-epochs', '3', '--epochs', '2', '--seeds', '2',
+    status = kd_study(['--data', 'fashion_mnist', '--n-train', '512', '--n-probe', '128', '--probe-args', '{boundary: {planes: 5, points: 5}}', '--bs', '32', '--teacher-epochs', '3', '--epochs', '2', '--seeds', '2',
                        '--independent-seeds', '2', '--objectives', '{KL: {}}', '--workers', '1', '--out', str(folder), *SMALL])
     shown = capsys.readouterr()
     assert status == 0, shown.err
@@ -38,7 +38,7 @@ def test_fashion_mnist(tmp_path, capsys):
     text = report(folder)
     assert 'fashion_mnist' in text and 'KL' in text
     found = pd.read_csv(folder/'estimates.csv')
-    assert set(found.probe) == {'localization', 'adversarial', 'colour', 'crop', 'shift'} and set(found.student) == {'KL'} and set(found.seeds) == {2}
+    assert set(found.probe) == set(PROBES) - {'bias', 'groups'} and set(found.student) == {'KL'} and set(found.seeds) == {2}
     accuracy = pd.read_csv(folder/'accuracy.csv').set_index('network').accuracy
     assert accuracy['T'] > .2  # chance is .1
 
@@ -64,7 +64,7 @@ def photo_run(photographs, fresh):
     "A study of the photographs, in a fresh process."
     folder = photographs/'run'
     argv = ['--data', photographs/'classes', '--size', '32', '--bs', '16', '--teacher-epochs', '12', '--epochs', '3', '--seeds', '1', '--independent-seeds', '2',
-            '--objectives', '{KL: {}, Hint: {}}', '--probe-args', '{adversarial: {eps: 0.1}}', '--out', folder, *SMALL]
+            '--objectives', '{KL: {}, Hint: {}}', '--probe-args', '{adversarial: {eps: 0.1}, boundary: {planes: 5, points: 5}}', '--out', folder, *SMALL]
     res = fresh('import sys; from kd_knowledge.study import kd_study; sys.exit(kd_study())', *argv)
     assert res.returncode == 0 and res.stderr == '', res.stderr[-2000:]
     assert res.stdout.splitlines()[-1] == f'Report: {folder/"report.html"}'
@@ -76,13 +76,13 @@ def test_a_folder_of_photographs(photo_run):
     assert 'cannot tell' in text.lower()  # one seed of each
     assert 'china' in text or 'flower' in text or 'classes' in text
     accuracy = pd.read_csv(photo_run/'accuracy.csv').set_index('network').accuracy
-    assert accuracy['T'] > .6 and set(accuracy.index) == {'T', 'Ind', 'KL', 'Hint', 'foreign'}
+    assert accuracy['T'] > .6 and set(accuracy.index) == {'T', 'Ind', 'KL', 'Hint', 'foreign', 'random'}
 
 
 def probe_options(run, data, out, *more):
     nets = run/'models'
     return ['--teacher', nets/'T-0', '--students', f'KL={nets/"KL-0"}', f'Hint={nets/"Hint-0.safetensors"}', '--controls', nets/'Ind-0', nets/'Ind-1',
-            '--foreign', nets/'foreign-1000', '--data', data, '--size', '32', '--device', 'cpu', '--out', out, '--probe-args', '{adversarial: {eps: 0.1}}', *more]
+            '--foreign', nets/'foreign-1000', '--data', data, '--size', '32', '--device', 'cpu', '--out', out, '--probe-args', '{adversarial: {eps: 0.1}, boundary: {planes: 5, points: 5}}', *more]
 
 
 def test_probing_saved_networks(photo_run, photographs, capsys):
