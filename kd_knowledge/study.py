@@ -68,7 +68,7 @@ class Study:
     workers:int = None # processes that do steps side by side; one a core (at most 8) for our small networks on a CPU, else 1
     out:str = 'runs/default' # the run folder
 
-# %% ../nbs/12_study.ipynb #dbf84d8f
+# %% ../nbs/12_study.ipynb #f863b93c
 def _known(keys, names, argument, what):
     from kd_knowledge.core import require
     for key in keys:
@@ -85,7 +85,7 @@ def check(self:Study):
     require(self.lr is None or self.lr > 0, 'lr', f'must be above 0, got {self.lr}', 'Give for example 0.01')
     for name, fix in dict(crop='the smallest share of the area', teacher_crop='the smallest share of the area', jitter='0.4, say').items():
         require(0 <= (getattr(self, name) or 0) <= 1, name, f'must be from 0 to 1, got {getattr(self, name)}', f'Give {fix}')
-    require(0 <= self.seed < 2**31, 'seed', f'must be from 0 to 2**31 - 1, got {self.seed}', 'Give 0, say')
+    require(0 <= self.seed < 2**31, 'seed', f'must be from 0 to 2**31 - 1, got {self.seed}', 'Give 0 or more')
     _known([self.recipe], ['one-cycle', 'steps'], 'recipe', 'a recipe')
     _known(self.probes, PROBES, 'probes', 'a probe'); _known(self.probe_args, PROBES, 'probe_args', 'a probe')
     _objectives(self)
@@ -232,7 +232,7 @@ class Step:
     work:object # called with the run folder
     needs:list = field(default_factory=list) # names of the steps that must be done before
 
-# %% ../nbs/12_study.ipynb #1dbbd13a
+# %% ../nbs/12_study.ipynb #4cdd6e29
 def _models(names, seed): return [f'models/{_file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
 
 DATA_FIELDS = 'data data_args size n_train n_probe seed crop flip bs lr recipe'.split()
@@ -250,7 +250,8 @@ def steps(self:Study) -> list: # of `Step`
     trained = teachers + [s for teacher in teachers for s in _student_steps(self, teacher)] + _other_steps(self, teachers[0])
     load = cache(lambda: (self.cast(self.out), self.images(), cache(partial(_domain_images, self, self.n_probe))))
     probes = [_probe_step(self, probe, trained, load) for probe in self.probes]
-    return trained + probes + [_report_step(self, probes, load)]
+    longest_first = sorted(probes, key=lambda step: step.name != 'probe boundary')
+    return trained + longest_first + [_report_step(self, probes, load)]
 
 @patch
 def teachers(self:Study) -> list: # of names
@@ -408,7 +409,7 @@ def write_results(
     write_pictures(folder, cast, images, domains, asked.probes)
     write_report(folder)
 
-# %% ../nbs/12_study.ipynb #c0da8b14
+# %% ../nbs/12_study.ipynb #b193574a
 def write_pictures(
     folder, # the run folder
     cast, # the `Cast`
@@ -428,6 +429,7 @@ def _pictures(folder, cast, images, domains):
     "Probe -> what draws its picture, and the caption."
     from kd_knowledge import adversarial, boundary, invariance, localization, probes, representation
     of = lambda axes: axes.flat[0].figure
+    few = images.subset(range(min(256, len(images))))
     names = list(dict.fromkeys(m.model for m in cast.networks if m.role != 'teacher' and m.model != 'foreign' and not m.model.endswith('*')))
     views = {p: (lambda p=p, c=c: of(invariance.plot_views(images, p, c, range(3))), 'The same images as the probe shows them.')
              for p, c in dict(colour=(.2, .4, .6), crop=(.6, .3), shift=(4,)).items()}
@@ -435,8 +437,8 @@ def _pictures(folder, cast, images, domains):
         adversarial=(lambda: of(adversarial.plot_fooled(cast, images, range(3))), 'Images made for T, and what each network says before and after.'),
         domains=(lambda: _show_domains(images, domains()), 'The seen domain in the first row, then each domain that was probed.'),
         bias=(lambda: _show_bias(folder, domains()), 'For each class, the share of shape decisions among those for shape or texture; the lines are the means.'),
-        representation=(lambda: of(representation.plot_cka(cast, images, names)), "Linear CKA of the teacher's layers with each network's own."),
-        boundary=(lambda: of(boundary.plot_plane(cast, images, boundary.triplets(images, 1)[0].tolist(), 40, names)), "The plane through three images, and each network's answers in it."),
+        representation=(lambda: of(representation.plot_cka(cast, few, names)), f"Linear CKA of the teacher's layers with each network's own, on {len(few)} images."),
+        boundary=(lambda: of(boundary.plot_plane(cast, images, boundary.triplets(images, 1)[0].tolist(), 30, names)), "The plane through three images, and each network's answers in it."),
         calibration=(lambda: of(probes.plot_reliability(cast, images)), 'Accuracy over confidence; on the diagonal a network is as sure as it is right.'))
 
 # %% ../nbs/12_study.ipynb #74c9319a
