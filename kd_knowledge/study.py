@@ -454,7 +454,7 @@ def _show_bias(folder, domains):
     rows = pd.read_parquet(Path(folder)/'probes'/'bias.parquet')
     return plot_shape_bias(rows, domains.get('cue conflict', domains.get('cue-conflict'))).figure
 
-# %% ../nbs/12_study.ipynb #7bc90b40
+# %% ../nbs/12_study.ipynb #271ddef6
 GROWS = {'seeds', 'independent_seeds', 'probes', 'probe_args', 'device', 'workers', 'out'} # what may change in a folder: more of it, or elsewhere
 
 def _check_folder(study, folder):
@@ -463,10 +463,10 @@ def _check_folder(study, folder):
     if not (Path(folder)/'config.yaml').exists(): return
     before, now = yaml.safe_load((Path(folder)/'config.yaml').read_text(encoding='utf-8')), asdict(study)
     require(isinstance(before, dict), 'out', f'{folder}/config.yaml is no config of a study', 'Give another folder with --out')
-    other = [k for k in now if k not in GROWS and before.get(k) != now[k]]
+    other = [k for k in now if k not in GROWS and (asdict(Study()) | before)[k] != now[k]]
     require(not other, 'out', f'{folder} holds a study with other values of {", ".join(other)}', 'Give another folder with --out, so that nothing is overwritten')
 
-# %% ../nbs/12_study.ipynb #7fb17d89
+# %% ../nbs/12_study.ipynb #f764e111
 def _try_probe(asked, name, cast, images, domains):
     "Run a probe on four images; of the attack only the images, since it may fool no untrained network."
     from kd_knowledge.adversarial import fgsm
@@ -474,8 +474,8 @@ def _try_probe(asked, name, cast, images, domains):
     given = asked.probe_args.get(name, {})
     require(isinstance(given, dict), 'probe_args', f'{name} has {given!r}', 'Give its arguments, for example {adversarial: {eps: 0.02}}')
     if 'method' not in given: _known(given, list(inspect.signature(_probe(name)).parameters)[2:], 'probe_args', f'an argument of {name}')
-    small = dict(boundary=dict(planes=1, points=min(3, given.get('points', 3)))).get(name, {}) if given.get('planes', 1) > 0 else {}
     try:
+        small = {k: min(v, given.get(k, v)) for k, v in dict(planes=1, points=3).items()} if name == 'boundary' else {}
         if name == 'adversarial': fgsm(cast.teacher.cpu(), *next(images.batches(2))[:2], **{k: v for k, v in given.items() if k in ('eps', 'steps', 'alpha')})
         else: _ask(asked, name, cast, images, domains, **small)
     except (TypeError, AttributeError) as e: require(False, 'probe_args', f'{name} does not take {given} ({e})', 'Give its arguments as its chapter does')
@@ -932,13 +932,13 @@ class Probing:
     device:str = '' # cpu, cuda, cuda:1, mps; the best there is by default
     out:str = 'runs/probe' # the run folder
 
-# %% ../nbs/12_study.ipynb #0f04b33a
+# %% ../nbs/12_study.ipynb #47c11e12
 def find_network(
     given:str, # a saved network, a torchvision name, timm:NAME, or package.module:function
 ): # pixels in, logits out
     "A finished network by file or name; those by name come with their pretrained weights."
     from kd_knowledge.models import create_model, load_model
-    if ':' not in given and (Path(given).suffix or '/' in given or Path(f'{given}.safetensors').exists()): return load_model(given)
+    if ':' not in given and _is_file(given): return load_model(given)
     sys.path.insert(0, '')
     try: return create_model(given, pretrained=True)
     finally: sys.path.remove('')

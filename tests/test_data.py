@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import miniature
+from common import says
 from kd_knowledge.core import KDError
 from kd_knowledge.data import (DOMAINS, GROUPS, SIXTEEN, Augment, Images, colour_jitter, check_pixels, domain_images, domains, get_dls, get_images,
                                hash_uniform, image_files, join, random_resized_crop, random_shift, read_image, shapes)
@@ -23,14 +24,6 @@ def photographs(folder, classes=('china', 'flower'), n=6, splits=('',)):
             (folder/split/name).mkdir(parents=True, exist_ok=True)
             for i in range(n): Image.fromarray(image[10 * i:10 * i + 90, 20 * i:20 * i + 120]).save(folder/split/name/f'{i}.jpg')
     return folder
-
-
-def says(function, *texts):
-    "The one-line message of the `KDError` that `function` raises, which holds `texts`."
-    with pytest.raises(KDError) as error: function()
-    line = str(error.value)
-    assert '\n' not in line and len(line) < 500
-    for text in texts: assert text in line, line
 
 
 # folders

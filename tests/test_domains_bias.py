@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from torch import nn
 
+from common import says
 from kd_knowledge import bias, domains
 from kd_knowledge.bias import group_bias, group_gap, group_table, plot_groups, plot_shape_bias, shape_bias, shape_bias_by_class
 from kd_knowledge.core import KDError
@@ -41,14 +42,6 @@ def a_cast(n, classes=3, logits=None):
     "A teacher, two independent and two distilled students and a foreign network that answer n images by lot."
     make = lambda seed: Says(torch.randn(n, logits or classes, generator=torch.Generator().manual_seed(seed)))
     return Cast(make(0), dict(Ind=[make(1), make(2)], KL=[make(3), make(4)]), dict(foreign=make(5)))
-
-
-def says(function, *texts):
-    "The one-line message of the `KDError` that `function` raises, which holds `texts`."
-    with pytest.raises(KDError) as error: function()
-    line = str(error.value)
-    assert '\n' not in line and len(line) < 500
-    for text in texts: assert text in line, line
 
 
 def answer(member, i): return member.net.logits[i].argmax().item()

@@ -10,6 +10,7 @@ from captum.attr import LayerGradCam
 from torch import nn
 from torchvision import models as tv
 
+from common import Fails
 from kd_knowledge.adversarial import adversarial, fgsm
 from kd_knowledge.core import KDError
 from kd_knowledge.data import Images, check_pixels, colour_jitter, get_images
@@ -245,15 +246,6 @@ def left_on(net):
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) + len(m._backward_pre_hooks) for m in net.modules()]
     return hooks, [(m.training, getattr(m, 'inplace', None)) for m in net.modules()], [(p.requires_grad, p.grad is None, p._version) for p in net.parameters()], \
         [b.clone().tolist() for b in net.buffers()]
-
-
-class Fails(nn.Module):
-    "A network that raises at its n-th forward."
-    def __init__(self, net, error, at): super().__init__(); self.net, self.error, self.at, self.recipe = net, error, at, dict(n_classes=4)
-    def forward(self, x):
-        self.at -= 1
-        if self.at == 0: raise self.error
-        return self.net(x)
 
 
 @pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()], ids=['success', 'error', 'interrupt'])

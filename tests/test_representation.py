@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from common import Fails
 from kd_knowledge.core import KDError
 from kd_knowledge.data import Images
 from kd_knowledge.models import anatomy, create_model, taps
@@ -173,15 +174,6 @@ def test_bad_input():
 def left_on(net):
     hooks = [len(h) for m in net.modules() for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)]
     return hooks, [m.training for m in net.modules()], [(p.requires_grad, p.grad is None, p._version) for p in net.parameters()]
-
-
-class Fails(nn.Module):
-    "A network that raises at its n-th forward."
-    def __init__(self, net, error, at): super().__init__(); self.net, self.error, self.at, self.recipe = net, error, at, dict(n_classes=4)
-    def forward(self, x):
-        self.at -= 1
-        if self.at == 0: raise self.error
-        return self.net(x)
 
 
 @pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()], ids=['success', 'error', 'interrupt'])
