@@ -28,47 +28,52 @@ def _conflict(images, domains):
             'Give images whose cues contradict each other')
     return found, samples
 
-# %% ../nbs/09_bias.ipynb #79376950
-def _by_cue(answers, shape, texture):
-    "Whether an answer follows one of the cues, and 1 for the shape, 0 for the texture, NaN for neither."
-    told = (answers == shape) | (answers == texture)
-    return told, (answers == shape).float().where(told, torch.nan)
+# %% ../nbs/09_bias.ipynb #40998fc0
+def _parts(shape, told):
+    "Each image's part of the shape bias, float64; their mean is the measure."
+    share = told.double().mean()
+    bias = shape.double().mean()/share
+    return bias + (shape.double() - bias*told.double())/share
 
-# %% ../nbs/09_bias.ipynb #a8755be0
-def _shared(cast, values):
-    "The members whose value is a number on some image where it is one for all of their name and for all independent students."
-    known = {k: ~v.isnan() for k, v in values.items()}
-    both = lambda m: torch.stack([known[o.model, o.seed] for o in cast.of(m.model, cast.independent)]).all(0).any()
-    return [m for m in cast.networks if m not in cast.students or both(m)]
+# %% ../nbs/09_bias.ipynb #551e9c36
+def _judged(cast, told):
+    "The members that answered by a cue at all; of the students those of whose name, and of the independent ones, every network did."
+    some = lambda *models: all(told[m.model, m.seed].any() for m in cast.of(*models))
+    return [m for m in cast.networks if (some(m.model, cast.independent) if m in cast.students else told[m.model, m.seed].any())]
 
-# %% ../nbs/09_bias.ipynb #3e79884b
+# %% ../nbs/09_bias.ipynb #9a99793e
 def shape_bias(
     cast, # a `Cast`
     images, # an `Images`; its cues['texture'] are needed where `domains` has no cue conflict
     domains:dict=None, # name -> `Images`; of these `cue conflict` or `cue-conflict` is taken
     bs:int=256, # images a batch
     device=None, # where to run; None leaves the networks where they are
-) -> pd.DataFrame: # probe `bias`, condition `cue conflict`, metrics `shape bias` (1 shape, 0 texture, NaN neither) and `answered by a cue` (0 or 1)
-    """Does a network go by shape or by texture (paper, section 11.5; Geirhos 2019)? `sample` is the position in the cue-conflict images. There is no
-    `shape bias` of students with no image answered by a cue in common with the independent ones. Raises `KDError` for images without cues in conflict."""
+) -> pd.DataFrame: # probe `bias`, condition `cue conflict`, metrics `shape bias` (each image's part of it) and `answered by a cue` (0 or 1)
+    """Does a network go by shape or by texture (paper, section 11.5; Geirhos 2019)? `sample` is the position in the cue-conflict images, the mean
+    over them is the shape bias. A network that never answers by a cue has none. Raises `KDError` for images without cues in conflict."""
     found, samples = _conflict(images, domains)
-    cues = found.y[samples], found.cues['texture'][samples]
-    told = {k: _by_cue(decisions(z, found)[samples], *cues) for k, z in cast.logits(found, bs, device).items()}
-    rows = [table('bias', 'cue conflict', 'shape bias', m, samples, told[m.model, m.seed][1]) for m in _shared(cast, {k: v for k, (_, v) in told.items()})]
-    rows += [table('bias', 'cue conflict', 'answered by a cue', m, samples, told[m.model, m.seed][0]) for m in cast.networks]
+    answers = {k: decisions(z, found)[samples] for k, z in cast.logits(found, bs, device).items()}
+    shape = {k: a == found.y[samples] for k, a in answers.items()}
+    told = {k: shape[k] | (a == found.cues['texture'][samples]) for k, a in answers.items()}
+    rows = [table('bias', 'cue conflict', 'shape bias', m, samples, _parts(shape[m.model, m.seed], told[m.model, m.seed])) for m in _judged(cast, told)]
+    rows += [table('bias', 'cue conflict', 'answered by a cue', m, samples, told[m.model, m.seed]) for m in cast.networks]
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/09_bias.ipynb #917d8e93
+# %% ../nbs/09_bias.ipynb #079b60a5
 def shape_bias_by_class(
     rows:pd.DataFrame, # as `shape_bias` gives them
     images, # the cue-conflict images that they are of
 ) -> pd.DataFrame: # a line for each class of shape, a column for each model, from 0 to 1; NaN where no answer went by a cue
     "The share of shape decisions among the answers by a cue, for each class, mean over the seeds (Geirhos 2019, Fig. 4). Raises `KDError` without such rows."
-    part = rows[(rows.probe == 'bias') & (rows.metric == 'shape bias')]
-    require(len(part) > 0, 'rows', 'they hold no shape bias', 'Give what shape_bias returns')
-    names = pd.Categorical([images.vocab[k] for k in images.y[part['sample'].tolist()]], images.vocab, ordered=True)
-    each = part.assign(shape=names).groupby(['model', 'seed', 'shape'], sort=False, observed=True).value.mean()
-    return each.groupby(['shape', 'model'], observed=True).mean().unstack()[part.model.unique()]
+    part = rows[rows.probe == 'bias'] if len(rows) else rows
+    require('shape bias' in set(part.metric), 'rows', 'they hold no shape bias', 'Give what shape_bias returns')
+    wide = part.pivot(index=['model', 'seed', 'sample'], columns='metric', values='value').dropna().rename_axis(columns=None)
+    bias, share = (wide.groupby(['model', 'seed'])[k].transform('mean') for k in ('shape bias', 'answered by a cue'))
+    wide['decided'] = ((wide['shape bias'] - bias)*share + bias*wide['answered by a cue']).round()
+    wide['shape'] = pd.Categorical([images.vocab[k] for k in images.y[wide.index.get_level_values('sample').tolist()]], images.vocab, ordered=True)
+    sums = wide.groupby(['model', 'seed', 'shape'], observed=True)[['decided', 'answered by a cue']].sum()
+    each = sums.decided/sums['answered by a cue']
+    return each.groupby(['shape', 'model'], observed=True).mean().unstack()[part.model[part.metric == 'shape bias'].unique()]
 
 # %% ../nbs/09_bias.ipynb #9e2a79c6
 def plot_shape_bias(
