@@ -41,7 +41,7 @@ results: $(VENV)/.installed
 test: check
 	@echo 'Notebooks:'
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(WORKERS) --timing
-	@OMP_NUM_THREADS=2 $(BIN)/python -m pytest tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
 
 check: $(VENV)/.installed-dev
 	@.ci/check $(BIN)
