@@ -803,7 +803,7 @@ PRESETS |= {
 }
 
 # %% ../nbs/12_study.ipynb #ca41729c
-NARROW = PLAIN | dict(n_train=1800, objectives=SHAPES['objectives'], starred=False, seeds=2, independent_seeds=2, probes=['localization', 'adversarial', 'fidelity'])
+NARROW = PLAIN | dict(n_train=1800, objectives=SHAPES['objectives'], starred=False, probes=['localization', 'adversarial', 'fidelity'])
 
 PRESETS |= {
     'shapes-wrn-shufflenet': Preset('E2, Table 2', NARROW | dict(size=16, teacher='wrn', teacher_args=dict(depth=16, width=1), student='shufflenet_v1', student_args={})),
@@ -817,7 +817,7 @@ VIT = dict(image_size=32, patch_size=4, num_layers=4, num_heads=4, hidden_dim=96
 def _swin(dim): return dict(patch_size=[2, 2], embed_dim=dim, depths=[2, 2, 2], num_heads=[2, 4, 8], window_size=[4, 4], mean=.5, std=.5)
 
 PRESETS |= {
-    'shapes-vgg13-resnet': Preset('E2, E7, Table 5', OTHERS | dict(seeds=3, independent_seeds=3, teacher='vgg_small', teacher_args=dict(depth=13, width=.25), probes=['adversarial', 'domains'])),
+    'shapes-vgg13-resnet': Preset('E2, E7, Table 5', OTHERS | dict(teacher='vgg_small', teacher_args=dict(depth=13, width=.25), probes=['adversarial', 'domains'])),
     'shapes-vit-resnet': Preset('E2, E14, Table 5', OTHERS | dict(teacher='torchvision.models:VisionTransformer', teacher_args=VIT, teacher_epochs=20, workers=2, lr=.002,
         probes=['adversarial', 'bias'])),
     'shapes-swin-swin': Preset('E7, Table 5', OTHERS | dict(teacher='torchvision.models:SwinTransformer', teacher_args=_swin(48), teacher_epochs=15,
