@@ -786,7 +786,7 @@ PRESETS |= {
 }
 
 # %% ../nbs/12_study.ipynb #d20a29eb
-STYLIZED = PLAIN | dict(teacher_data=dict(domain='stylized'), probes=['bias', 'fidelity'])
+STYLIZED = PLAIN | dict(teacher_data=dict(domain=['photo', 'stylized']), probes=['bias', 'fidelity'])
 FOUR = ['photo', 'sketch', 'stylized', 'edge']
 def _unseen(domain): return PLAIN | dict(n_train=1200, n_probe=300, starred=False, data_args=dict(cue=.7, domain=[d for d in FOUR if d != domain]), teacher_data=dict(domain=FOUR),
                                          domains=FOUR, probes=['domains', 'boundary', 'fidelity'])
