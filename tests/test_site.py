@@ -1,0 +1,181 @@
+"The site: built from a copy of the sources, served, and read in a real browser."
+import functools, importlib, inspect, pkgutil, re, shutil, subprocess, sys, threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urldefrag
+
+import pytest
+import kd_knowledge
+from fastcore.docments import docments
+from conftest import copy_sources, python
+
+sync_api = pytest.importorskip('playwright.sync_api', reason='Playwright is not installed: pip install -e .[dev]')
+pytest.importorskip('smalldocs', reason='smalldocs is not installed: it needs Python 3.11')
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no program named chromium, chromium-browser or google-chrome: apt-get install chromium')
+DESKTOP, PHONE = dict(width=1280, height=800), dict(width=390, height=844)
+MODULES = [o.name for o in pkgutil.iter_modules(kd_knowledge.__path__) if not o.name.startswith('_')]
+
+### The site and a browser
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    "A copy of the sources: a site that was built before is no part of it."
+    tree = tmp_path_factory.mktemp('site')/'tree'
+    copy_sources(tree)
+    return tree
+
+@pytest.fixture(scope='module')
+def site(tree):
+    "The built site: two builds, in fresh processes, were the same."
+    code = 'import runpy, sys; sys.argv = [".ci/docs", "--smalldocs", "--check"]; runpy.run_path(".ci/docs", run_name="__main__")'
+    res = python(code, path=tree, cwd=tree)
+    assert res.returncode == 0, res.stdout[-2000:] + res.stderr[-4000:]
+    return tree/'_docs'
+
+class Quiet(SimpleHTTPRequestHandler):
+    "A server of files that does not report."
+    def log_message(self, *args): pass
+
+@pytest.fixture(scope='module')
+def home(site):
+    "The address of the site, served by Python's own server."
+    with ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}/'
+        server.shutdown()
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        yield browser
+        browser.close()
+
+@pytest.fixture
+def page(browser, home):
+    "A new page, with the front page open."
+    page = browser.new_page(viewport=DESKTOP, base_url=home)
+    page.goto(home)
+    yield page
+    page.close()
+
+### Every page, visited once
+
+LOOK = """() => ({
+  title: document.title,
+  ids: [...document.querySelectorAll('[id]')].map(o => o.id),
+  links: [...document.querySelectorAll('a[href]')].map(o => o.href),
+  unnamed: [...document.querySelectorAll('img')].filter(o => !o.alt && !o.closest('.cell-output')).map(o => o.src.slice(0, 80)),
+  formulas: document.querySelectorAll('.katex').length,
+  broken: document.querySelectorAll('.katex-error').length,
+  text: document.querySelector('main').innerText,
+  reference: [...document.querySelectorAll('main .cell-output-markdown:has(h3)')].map(o => ({
+    name: o.querySelector('h3').dataset.anchorId && o.querySelector('h3').firstChild.textContent,
+    code: (o.querySelector('pre') || {innerText: ''}).innerText,
+    table: [...o.querySelectorAll('tbody td:first-child')].map(o => o.innerText)})),
+})"""
+WIDTH = """() => ({width: document.documentElement.scrollWidth,
+  wide: [...document.querySelectorAll('main *')].filter(o => o.getBoundingClientRect().right > innerWidth + 1 && !o.closest('.sd-scroll')).slice(0, 5).map(o => o.outerHTML.slice(0, 120))})"""
+
+def visit(page, url):
+    "What a reader of the page at `url` sees, on a desktop and on a phone."
+    noise, requests = [], []
+    listeners = dict(console=lambda o: noise.append(o.text) if o.type in ('error', 'warning') else None, pageerror=lambda o: noise.append(str(o)),
+                     requestfailed=lambda o: noise.append(f'{o.url} failed'), response=lambda o: requests.append((o.status, o.url)))
+    for event, listener in listeners.items(): page.on(event, listener)
+    page.set_viewport_size(DESKTOP)
+    page.goto(url, wait_until='networkidle')
+    seen = page.evaluate(LOOK)
+    page.set_viewport_size(PHONE)
+    seen |= page.evaluate(WIDTH) | dict(noise=noise, requests=requests)
+    for event, listener in listeners.items(): page.remove_listener(event, listener)
+    return seen
+
+@pytest.fixture(scope='module')
+def visits(site, home, browser):
+    "Address -> what was seen there, of every page."
+    page = browser.new_page()
+    found = {home + p.relative_to(site).as_posix(): visit(page, home + p.relative_to(site).as_posix()) for p in sorted(site.rglob('*.html'))}
+    page.close()
+    return found
+
+def faults(visits, home, look): return {url.removeprefix(home): o for url, seen in visits.items() if (o := look(seen))}
+
+def test_every_notebook_is_a_page(site, tree):
+    names = {re.sub(r'^\d+[a-zA-Z0-9]*_', '', p.name).replace('.ipynb', '.html') for p in (tree/'nbs').rglob('*.ipynb') if p.parts[-2][0] != '.'}
+    assert names == {p.name for p in site.rglob('*.html')}
+
+def test_no_page_complains(visits, home): assert not faults(visits, home, lambda o: o['noise'])
+
+def test_no_request_fails_or_leaves_the_machine(visits, home):
+    assert not faults(visits, home, lambda o: [r for r in o['requests'] if r[0] >= 400 or not r[1].startswith((home, 'data:'))])
+
+def test_links_and_anchors_lead_somewhere(visits, home, site):
+    def lost(link):
+        url, anchor = urldefrag(link)
+        if not link.startswith(home): return False
+        url += 'index.html' * url.endswith('/')
+        if url not in visits: return not (site/unquote(url.removeprefix(home))).is_file()
+        return anchor and unquote(anchor) not in visits[url]['ids']
+    assert not faults(visits, home, lambda o: sorted({l for l in o['links'] if lost(l)}))
+
+def test_nothing_scrolls_sideways_on_a_phone(visits, home): assert not faults(visits, home, lambda o: o['width'] > PHONE['width'] and (o['width'], o['wide']))
+
+def test_formulas_are_drawn(visits, home):
+    assert not faults(visits, home, lambda o: o['broken'] or re.findall(r'\$\$|\\\(|\\\[|\\frac|(?m:^:::)|@fig-', o['text']))
+    assert visits[home + 'distillation.html']['formulas'] > 10
+
+def test_pictures_have_words(visits, home): assert not faults(visits, home, lambda o: o['unnamed'])
+
+### What a reader does
+
+def test_search_finds_a_chapter(page, home):
+    page.locator('#quarto-search input, #quarto-search button, .aa-DetachedSearchButton').first.click()
+    page.keyboard.type('Hint')
+    page.locator('a[href*="distillation.html"]:visible', has_text='Hint').first.click()
+    page.wait_for_url('**/distillation.html*')
+
+def background(page): return page.evaluate('getComputedStyle(document.body).backgroundColor')
+
+def test_dark_and_light(page, home):
+    light = background(page)
+    page.locator('.quarto-color-scheme-toggle').first.click()
+    page.wait_for_function(f'getComputedStyle(document.body).backgroundColor != "{light}"')
+    dark = background(page)
+    page.goto(home + 'data.html')
+    assert background(page) == dark  # it is remembered
+
+def test_the_sidebar_opens_on_a_phone(page, home):
+    page.set_viewport_size(PHONE)
+    link = page.locator('#quarto-sidebar a[href="distillation.html"]')
+    page.locator('.quarto-btn-toggle').first.click()
+    link.click()
+    page.wait_for_url('**/distillation.html')
+
+def test_the_sidebar_is_in_reading_order(page):
+    found = page.locator('#quarto-sidebar a[href$=".html"]').evaluate_all('all => all.map(o => o.getAttribute("href"))')
+    chapters = [o for o in found if o.removesuffix('.html') in MODULES]
+    assert found[:2] == ['index.html', 'tutorials/ten_minutes.html'] and chapters[0] == 'core.html' and chapters[-1] == 'paper.html'
+    assert found.index('studies/agreement.html') > found.index('paper.html') and found[-1] == 'tutorials/add_probe.html'
+
+### Every public name in its chapter
+
+def public(module): return {n: o for n in module.__all__ if (inspect.isfunction(o := getattr(module, n)) or inspect.isclass(o)) and o.__module__ == module.__name__}
+
+def parameters(o):
+    try: return [p for p in inspect.signature(o).parameters if p not in ('args', 'kwargs')]
+    except ValueError: return []
+
+def fault(name, o, shown):
+    "What the page does not show of the function or class `o`."
+    if name not in shown: return 'is not there'
+    code, table, said = shown[name]['code'], shown[name]['table'], docments(o)
+    if not code.startswith((f'def {name}(', f'class {name}(')): return f'has no signature: {code[:80]}'
+    return [f'{p}: not in the signature' for p in parameters(o) if not re.search(rf'\b{p}\b', code)] + \
+        [f'{p}: not in the table' for p in parameters(o) if said.get(p) and p not in table]
+
+@pytest.mark.parametrize('name', MODULES)
+def test_every_public_name_is_in_its_chapter(name, visits, home):
+    shown = {o['name']: o for o in visits[f'{home}{name}.html']['reference']}
+    wrong = {n: f for n, o in public(importlib.import_module(f'kd_knowledge.{name}')).items() if (f := fault(n, o, shown))}
+    assert not wrong
