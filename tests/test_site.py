@@ -1,12 +1,12 @@
 "The site: built from a copy of the sources, served, and read in a real browser."
-import functools, importlib, inspect, pkgutil, re, shutil, subprocess, sys, threading
+import functools, importlib, inspect, os, pkgutil, re, shutil, subprocess, sys, threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag
 
 import pytest
 import kd_knowledge
 from fastcore.docments import docments
-from conftest import copy_sources, python
+from conftest import copy_sources
 
 sync_api = pytest.importorskip('playwright.sync_api', reason='Playwright is not installed: pip install -e .[dev]')
 pytest.importorskip('smalldocs', reason='smalldocs is not installed: it needs Python 3.11')
@@ -27,8 +27,7 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope='module')
 def site(tree):
     "The built site: two builds, in fresh processes, were the same."
-    code = 'import runpy, sys; sys.argv = [".ci/docs", "--smalldocs", "--check"]; runpy.run_path(".ci/docs", run_name="__main__")'
-    res = python(code, path=tree, cwd=tree)
+    res = subprocess.run([sys.executable, '.ci/docs', '--smalldocs', '--check'], cwd=tree, env={**os.environ, 'PYTHONPATH': str(tree)}, capture_output=True, text=True)
     assert res.returncode == 0, res.stdout[-2000:] + res.stderr[-4000:]
     return tree/'_docs'
 
@@ -65,7 +64,7 @@ LOOK = """() => ({
   title: document.title,
   ids: [...document.querySelectorAll('[id]')].map(o => o.id),
   links: [...document.querySelectorAll('a[href]')].map(o => o.href),
-  unnamed: [...document.querySelectorAll('img')].filter(o => !o.alt && !o.closest('.cell-output')).map(o => o.src.slice(0, 80)),
+  unnamed: [...document.querySelectorAll('img')].filter(o => !o.alt).map(o => o.src.slice(0, 80)),
   formulas: document.querySelectorAll('.katex').length,
   broken: document.querySelectorAll('.katex-error').length,
   text: document.querySelector('main').innerText,
