@@ -61,7 +61,6 @@ def page(browser, home):
 ### Every page, visited once
 
 LOOK = """() => ({
-  title: document.title,
   ids: [...document.querySelectorAll('[id]')].map(o => o.id),
   links: [...document.querySelectorAll('a[href]')].map(o => o.href),
   unnamed: [...document.querySelectorAll('img')].filter(o => !o.alt).map(o => o.src.slice(0, 80)),
@@ -70,17 +69,19 @@ LOOK = """() => ({
   text: document.querySelector('main').innerText,
   reference: [...document.querySelectorAll('main .cell-output-markdown:has(h3)')].map(o => ({
     name: o.querySelector('h3').dataset.anchorId && o.querySelector('h3').firstChild.textContent,
+    source: (o.querySelector('a') || {href: ''}).href,
     code: (o.querySelector('pre') || {innerText: ''}).innerText,
     table: [...o.querySelectorAll('tbody td:first-child')].map(o => o.innerText)})),
 })"""
 WIDTH = """() => ({width: document.documentElement.scrollWidth,
-  wide: [...document.querySelectorAll('main *')].filter(o => o.getBoundingClientRect().right > innerWidth + 1 && !o.closest('.sd-scroll')).slice(0, 5).map(o => o.outerHTML.slice(0, 120))})"""
+  wide: [...document.querySelectorAll('main *')].filter(o => o.getBoundingClientRect().right > innerWidth + 1).slice(0, 5).map(o => o.outerHTML.slice(0, 120))})"""
 
 def visit(page, url):
     "What a reader of the page at `url` sees, on a desktop and on a phone."
     noise, requests = [], []
     listeners = dict(console=lambda o: noise.append(o.text) if o.type in ('error', 'warning') else None, pageerror=lambda o: noise.append(str(o)),
-                     requestfailed=lambda o: noise.append(f'{o.url} failed'), response=lambda o: requests.append((o.status, o.url)))
+                     request=lambda o: requests.append(o.url), requestfailed=lambda o: noise.append(f'{o.url}: {o.failure}'),
+                     response=lambda o: noise.append(f'{o.url}: {o.status}') if o.status >= 400 else None)
     for event, listener in listeners.items(): page.on(event, listener)
     page.set_viewport_size(DESKTOP)
     page.goto(url, wait_until='networkidle')
@@ -100,14 +101,17 @@ def visits(site, home, browser):
 
 def faults(visits, home, look): return {url.removeprefix(home): o for url, seen in visits.items() if (o := look(seen))}
 
+def page_of(notebook): return notebook.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', '', notebook.name)).with_suffix('.html').as_posix()
+
 def test_every_notebook_is_a_page(site, tree):
-    names = {re.sub(r'^\d+[a-zA-Z0-9]*_', '', p.name).replace('.ipynb', '.html') for p in (tree/'nbs').rglob('*.ipynb') if p.parts[-2][0] != '.'}
-    assert names == {p.name for p in site.rglob('*.html')}
+    notebooks = [p.relative_to(tree/'nbs') for p in (tree/'nbs').rglob('*.ipynb')]
+    assert {page_of(p) for p in notebooks} == {p.relative_to(site).as_posix() for p in site.rglob('*.html')}
 
-def test_no_page_complains(visits, home): assert not faults(visits, home, lambda o: o['noise'])
+def test_no_page_complains_and_no_request_fails(visits, home): assert not faults(visits, home, lambda o: o['noise'])
 
-def test_no_request_fails_or_leaves_the_machine(visits, home):
-    assert not faults(visits, home, lambda o: [r for r in o['requests'] if r[0] >= 400 or not r[1].startswith((home, 'data:'))])
+def test_no_request_leaves_the_machine(visits, home):
+    assert not faults(visits, home, lambda o: [r for r in o['requests'] if not r.startswith((home, 'data:'))])
+    assert any('katex' in r for r in visits[home + 'distillation.html']['requests'])
 
 def test_links_and_anchors_lead_somewhere(visits, home, site):
     def lost(link):
@@ -165,16 +169,26 @@ def parameters(o):
     try: return [p for p in inspect.signature(o).parameters if p not in ('args', 'kwargs')]
     except ValueError: return []
 
-def fault(name, o, shown):
+def line_of(source, tree):
+    "The line of the package that a source link leads to."
+    _, file, number = re.fullmatch(r'(.*)/blob/main/(.*\.py)#L(\d+)', source).groups()
+    return (tree/file).read_text().splitlines()[int(number) - 1]
+
+def fault(name, o, shown, tree):
     "What the page does not show of the function or class `o`."
     if name not in shown: return 'is not there'
     code, table, said = shown[name]['code'], shown[name]['table'], docments(o)
     if not code.startswith((f'def {name}(', f'class {name}(')): return f'has no signature: {code[:80]}'
+    if not re.search(rf'(def|class) {name}\b', line_of(shown[name]['source'], tree)): return f'its source is not at {shown[name]["source"]}'
     return [f'{p}: not in the signature' for p in parameters(o) if not re.search(rf'\b{p}\b', code)] + \
         [f'{p}: not in the table' for p in parameters(o) if said.get(p) and p not in table]
 
 @pytest.mark.parametrize('name', MODULES)
-def test_every_public_name_is_in_its_chapter(name, visits, home):
+def test_every_public_name_is_in_its_chapter(name, visits, home, tree):
     shown = {o['name']: o for o in visits[f'{home}{name}.html']['reference']}
-    wrong = {n: f for n, o in public(importlib.import_module(f'kd_knowledge.{name}')).items() if (f := fault(n, o, shown))}
+    wrong = {n: f for n, o in public(importlib.import_module(f'kd_knowledge.{name}')).items() if (f := fault(n, o, shown, tree))}
     assert not wrong
+
+def test_names_that_are_mentioned_are_links(visits, home):
+    links = visits[home + 'invariance.html']['links']
+    assert {home + 'probes.html#cast', home + 'data.html#images'} <= set(links)
