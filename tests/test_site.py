@@ -1,5 +1,5 @@
 "The site: built from a copy of the sources, served, and read in a real browser."
-import functools, importlib, inspect, os, pkgutil, re, shutil, subprocess, sys, threading
+import functools, importlib, inspect, json, os, pkgutil, re, shutil, subprocess, sys, threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag
 
@@ -109,6 +109,11 @@ def page_of(notebook): return notebook.with_name(re.sub(r'^\d+[a-zA-Z0-9]*_', ''
 def test_every_notebook_is_a_page(site, tree):
     notebooks = [p.relative_to(tree/'nbs') for p in (tree/'nbs').rglob('*.ipynb')]
     assert {page_of(p) for p in notebooks} == {p.relative_to(site).as_posix() for p in site.rglob('*.html')}
+
+def test_nothing_is_said_in_the_cell_of_the_title(tree):
+    "nbdev makes a title and a description of the first cell, and drops the rest of it."
+    first = {p: json.loads(p.read_text(encoding='utf-8'))['cells'][0]['source'] for p in (tree/'nbs').rglob('*.ipynb')}
+    assert not [p.name for p, source in first.items() if not re.fullmatch(r'# .+\s+> .+\s*', ''.join(source))]
 
 def test_no_page_complains_and_no_request_fails(visits, home): assert not faults(visits, home, lambda o: o['noise'])
 
