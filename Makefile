@@ -22,7 +22,7 @@ help:
 	@echo 'make export           write kd_knowledge/ from nbs/'
 	@echo 'make readme           write README.md from nbs/index.ipynb'
 	@echo 'make clean-notebooks  strip what does not belong into a commit from nbs/'
-	@echo 'make docs             write the site to _docs/ (needs Quarto)'
+	@echo 'make docs             write the site to _docs/, with Quarto where it is installed; DOCS=--check builds it twice and compares'
 	@echo 'make wheel            write the wheel to dist/'
 	@echo
 	@echo 'PYTHON=python3.13 chooses the Python that $(VENV) is made with, WORKERS=4 how many notebooks are tested at once.'
@@ -57,9 +57,7 @@ clean-notebooks: $(VENV)/.installed-dev
 	@$(BIN)/nbdev_clean
 
 docs: $(VENV)/.installed-dev
-	@command -v quarto > /dev/null || { echo 'make docs: no program named quarto. Install Quarto and put it on the PATH' >&2; exit 2; }
-	@rm -rf _proc
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_docs --n_workers 1
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/docs $(DOCS)
 
 wheel: $(VENV)/.installed-dev
 	@rm -rf build

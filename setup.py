@@ -35,6 +35,6 @@ setup(
     long_description=long_description(), long_description_content_type='text/markdown',
     packages=find_packages(include=[cfg['lib_path'], f'{cfg["lib_path"]}.*']), include_package_data=True, zip_safe=False,
     python_requires=f'>={cfg["min_python"]}',
-    install_requires=requirements('requirements'), extras_require=dict(dev=requirements('dev_requirements')),
+    install_requires=requirements('requirements'), extras_require={key.removesuffix('_requirements'): requirements(key) for key in cfg if key.endswith('_requirements')},
     entry_points=dict(console_scripts=cfg['console_scripts'].split(), nbdev=[f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']),
 )
