@@ -963,11 +963,11 @@ def _how_to_read():
     return _tag('section', _tag('h2', 'How to read this'), _tag('ul', *map(_bold, READ)), _tag('h2', 'What it does not show'),
                 _tag('ul', *(_tag('li', o) for o in LIMITS)), id='reading')
 
-# %% ../nbs/13_report.ipynb #86be1eea
+# %% ../nbs/13_report.ipynb #f5efce76
 CSS = '''
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #5b6570; --page: #fbfbfa; --card: #fff; --line: #e2e4e6; --band: #d5d9dd; --link: #0b5d91;
   --good: #0b7d57; --bad: #b3470a; --none: #65707b; --warn: #fdf3e1; --warned: #d9912b }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --dim: #a0a9b2; --page: #15181b; --card: #1d2125; --line: #343a40; --band: #464d54;
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e6e8ea; --dim: #a0a9b2; --page: #15181b; --card: #1d2125; --line: #343a40; --band: #464d54;
   --link: #7cc0ee; --good: #41c795; --bad: #f2955a; --none: #a0a9b2; --warn: #33291a; --warned: #d9912b } }
 * { box-sizing: border-box }
 body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 60rem; background: var(--page); color: var(--ink);
