@@ -490,13 +490,13 @@ def _mean_accuracy(run, *networks):
     means = run.accuracy.groupby('network').accuracy.mean()
     return ', '.join(f'{n} {_percent(means[n], 1)}' for n in networks if n in means.index)
 
-# %% ../nbs/13_report.ipynb #79638f73
+# %% ../nbs/13_report.ipynb #df1fd832
 REACH = -.25, 1.25 # the ends of the scale of shares; what lies beyond is cut off, with an arrow
 
 def _beyond(low, high):
     "An arrow at each end that an interval runs over."
     ends = [('0', 'start', '◂', low < REACH[0]), ('100%', 'end', '▸', high > REACH[1])]
-    return [_tag('text', mark, x=x, y=17, text_anchor=anchor, class_='beyond') for x, anchor, mark, over in ends if over]
+    return [_tag('text', mark, x=x, y=18, text_anchor=anchor, class_='beyond') for x, anchor, mark, over in ends if over]
 
 def _share_bar(run, row, found):
     "A small drawing of a share: the null band, a bar from Ind (0) to the share, its interval, and the controls as rings."
@@ -570,16 +570,16 @@ def _overview(run):
     caption = 'Effect of distillation in points (student minus independent student), the verdict, and how much of the way from Ind (0 %) to the teacher (100 %) that is'
     return _html_table(['property', *students], body, caption, 'overview')
 
-# %% ../nbs/13_report.ipynb #ce10319b
+# %% ../nbs/13_report.ipynb #1e6ef3d2
 def _verdicts(run):
     probes = run.estimates.probe.unique()
     shown = tally(pd.concat([_told(headline(run.estimates, p)) for p in probes]), 'this table')
     every = tally(run.estimates) if shown.startswith('In') else ''
     key = ('How much was inherited: the bar reaches from the independent student (Ind, 0 %) towards the teacher itself (T, 100 %), the black line is the 95 % interval, '
-           'the grey band the luck of the seed, a ring the control. Where teacher and independent student do not differ, the point is the effect in points.')
+           'the grey band the luck of the seed, a ring the control. Below 0 % it moved away from its teacher, above 100 % beyond it. Where teacher and independent student do not differ, the point is the effect in points.')
     return _tag('section', _tag('h2', 'Verdicts'), _overview(run), _tag('p', f'{shown} {every}'), _tag('p', key, class_='small'), *(_card(run, p) for p in probes), id='verdicts')
 
-# %% ../nbs/13_report.ipynb #48c700de
+# %% ../nbs/13_report.ipynb #8ef4530b
 def _paper_rows(run):
     "One row for each estimate that the paper has a figure for."
     for row in _told(run.estimates).itertuples():
@@ -587,13 +587,13 @@ def _paper_rows(run):
         if found:
             ind, value, where = found
             yield (about(row.probe).title, row.condition, row.student, _number(row.difference, 1, '+'), _span(row.low, row.high, 1), _number((value - ind)/100, 1, '+'),
-                   f'{ind:g}', f'{value:g}', where.pair.replace('->', '→'), where.table)
+                   f'{value:g} against {ind:g}', f'{where.pair.replace("->", "→")} ({where.table})')
 
 def _paper(run):
     "The section that holds the paper's figures beside the run's; nothing where there are none."
     rows = list(_paper_rows(run))
     if not rows: return []
-    columns = ['property', 'condition', 'student', 'effect here', '95 % interval', 'effect in the paper', 'Ind', 'student there', 'networks there', 'printed in']
+    columns = ['property', 'condition', 'student', 'effect here', '95 % interval', 'effect in the paper', 'student against Ind there', 'networks there']
     words = 'The paper\'s networks and images are others, most of them ImageNet\'s. Compare the signs; the sizes depend on networks and data.'
     return [_tag('section', _tag('h2', 'Beside the paper'), _tag('p', words), _html_table(columns, rows, 'Effects in points, here and in the paper', 'estimates'), id='paper')]
 
@@ -704,7 +704,7 @@ def _by_part(run, probe):
         made.append(_tag('details', _tag('summary', f'By {column} ({len(body)} {many})'), _html_table(columns, body, caption, 'parts')))
     return made
 
-# %% ../nbs/13_report.ipynb #ee0e84ab
+# %% ../nbs/13_report.ipynb #26c12d0b
 GALLERY = [*EACH_IMAGE, 'bias'] # probes whose samples are images
 
 def _image_effects(rows, students, independent):
@@ -716,7 +716,7 @@ def _image_effects(rows, students, independent):
 def extremes(
     rows:pd.DataFrame, # the long table of one probe
     probe:str, # its name; its samples are images
-    n:int=6, # how many images at each end
+    n:int=8, # how many images at each end
     independent:str='Ind', # the control of everything
 ) -> pd.DataFrame: # columns end (largest or smallest), condition, sample, effect, and each student's effect; from the largest to the smallest
     "The images with the largest and the smallest effect under a probe's headline."
@@ -842,7 +842,7 @@ def write_images(
     write_table(Path(folder)/'images.csv', pd.concat([pd.DataFrame(
         {'domain': name, 'sample': range(len(i)), 'class': [i.vocab[k] for k in i.y.tolist()], 'group': group(i)}) for name, i in sets.items()]))
 
-# %% ../nbs/13_report.ipynb #0167d32b
+# %% ../nbs/13_report.ipynb #e38c35e3
 USES = {'T': 'To teach the students of this study and to be the measure of likeness.', 'T*': 'To teach the control students: a teacher without the property in question.',
         'Ind': 'The control of every claim: what the architecture and the data give without a teacher.', 'foreign': 'A control: a network that has nothing to do with the teacher.',
         'random': 'A control: what likeness is worth between networks of which one has learned nothing.', 'limit': 'A control: an independent student that has the property by its making.'}
@@ -856,7 +856,7 @@ def _objective_words(told, name):
     if name == 'random': return 'none: it was not trained'
     if not told: return 'cross-entropy on the labels'
     rest = ', '.join(f'{k} {v:g}' for k, v in told.items() if k != 'objective')
-    return f'{told["objective"]} ({rest}) from {"T*" if name.endswith("*") else "T"}, and cross-entropy on the labels'
+    return f'{told["objective"]} ({rest}) from {"T*" if name.endswith("*") else "T"}, and gamma times the cross-entropy on the labels'
 
 # %% ../nbs/13_report.ipynb #1709dccc
 def _data_words(run, name):
@@ -891,15 +891,15 @@ def _architecture(recipe):
     options = ', '.join(f'{k} {v}' for k, v in (recipe.get('kwargs') or {}).items() if k not in ('mean', 'std'))
     return f'{recipe.get("name")}{f" ({options})" if options else ""}, {recipe["n_classes"]} classes' if 'n_classes' in recipe else str(recipe.get('name'))
 
-# %% ../nbs/13_report.ipynb #74e5ac9c
+# %% ../nbs/13_report.ipynb #e1fd4c5e
 LIMIT = 'Made for this study. It knows its classes only and answers to every image; not for any use beyond.'
 
 def _model_card(run, name, networks):
     first, accuracy = networks[0], run.accuracy[run.accuracy.network == name]
     facts = {'Architecture': _architecture(first['recipe']), 'Parameters': f'{first["parameters"]:,}', 'Data': _data_words(run, name),
              'Objective': _objective_words(first['objective'], name), 'Training': _training_words(run, name), 'Seeds': ', '.join(str(n['seed']) for n in networks),
-             'Accuracy': ', '.join(_percent(v, 1) for v in accuracy.accuracy), 'Calibration error': _calibration_error(run, name),
-             'For': _use(name, first['role']), 'Limits': LIMIT, 'File': _files(run, name)}
+             'Accuracy': ', '.join(_percent(v, 1) for v in accuracy.accuracy), 'ECE': _calibration_error(run, name),
+             'Intended use': _use(name, first['role']), 'Limits': LIMIT, 'File': _files(run, name)}
     if 'epochs' not in run.config: facts.update(Objective='', Limits='')
     head = _tag('h3', _tag('span', class_='dot', style=f'background:{to_hex(colour(name))}'), name, _tag('span', f' {first["role"]}', class_='small'))
     return _tag('article', head, _tag('dl', *(_tag(t, v) for k, value in facts.items() if value for t, v in (('dt', k), ('dd', value)))), class_='card network')
@@ -963,7 +963,7 @@ def _how_to_read():
     return _tag('section', _tag('h2', 'How to read this'), _tag('ul', *map(_bold, READ)), _tag('h2', 'What it does not show'),
                 _tag('ul', *(_tag('li', o) for o in LIMITS)), id='reading')
 
-# %% ../nbs/13_report.ipynb #f5efce76
+# %% ../nbs/13_report.ipynb #211526f9
 CSS = '''
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #5b6570; --page: #fbfbfa; --card: #fff; --line: #e2e4e6; --band: #d5d9dd; --link: #0b5d91;
   --good: #0b7d57; --bad: #b3470a; --none: #65707b; --warn: #fdf3e1; --warned: #d9912b }
@@ -990,11 +990,11 @@ nav { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: 1.2rem 0 0; font-
 .badge.inherited { color: var(--good) } .badge.opposite { color: var(--bad) } .badge.cannot-tell { border-style: dashed }
 .strip { width: 100%; height: 26px; display: block } .strip .band { fill: var(--band) } .strip .zero { stroke: var(--dim); stroke-dasharray: 2 2 }
 .strip .range { stroke-width: 3; stroke-linecap: round } .strip .whisker { stroke: var(--ink); stroke-width: 1.5 } .strip .ring { fill: var(--card); stroke: var(--ink); stroke-width: 1.5 }
-.strip .beyond { fill: var(--ink); font-size: 11px } .much b { font-size: 1.25rem; font-variant-numeric: tabular-nums } .much:not(.inherited, .opposite) b { color: var(--dim) }
+.strip .beyond { fill: var(--ink); font-size: 14px } .much b { font-size: 1.25rem; font-variant-numeric: tabular-nums } .much:not(.inherited, .opposite) b { color: var(--dim) }
 .mini { width: 2.6rem; height: 6px; margin-right: .4em; border-radius: 3px; vertical-align: middle } .mini .band { fill: var(--band) } .overview td > .small { display: inline-block; margin-left: .5em; white-space: nowrap } .overview td { white-space: normal }
 .gallery h3 { font-size: 1rem; margin: 1rem 0 .3rem } .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.5rem, 1fr)); gap: .6rem }
 figure.tile { margin: 0 } figure.tile img { image-rendering: pixelated; padding: 0; border-radius: 4px } .tile b { color: var(--ink) }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 0 1rem } .network dl { font-size: .85rem; margin-bottom: 0 } .network dd { overflow-wrap: anywhere }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 0 1rem } .network dl { grid-template-columns: 6.2rem 1fr; font-size: .85rem; margin-bottom: 0 } .network .dot { box-shadow: 0 0 0 1px var(--dim) } .network dd { overflow-wrap: anywhere }
 th button { all: unset; cursor: pointer; white-space: inherit } th button:focus-visible { outline: 2px solid var(--link); outline-offset: 2px } th button:hover { color: var(--link) }
 th button::after { content: " ↕"; opacity: .35 } th[aria-sort] button::after { opacity: 1 } th[aria-sort=ascending] button::after { content: " ↑" } th[aria-sort=descending] button::after { content: " ↓" }
 .scale { position: relative; height: 1.2em; width: 11rem; margin-left: auto; font-size: .75rem; color: var(--dim) }
