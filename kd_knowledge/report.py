@@ -333,7 +333,7 @@ PAPER |= {
         Printed('Table 12', 'ViT-B/32 -> ResNet18', {'cue conflict': (21, 20, 22, 21)})],
 }
 
-# %% ../nbs/13_report.ipynb #faa402a4
+# %% ../nbs/13_report.ipynb #d1a0cf06
 def _name(value): return value.get('name', '') if isinstance(value, dict) else str(value or '')
 
 def _given(config, key):
@@ -342,7 +342,7 @@ def _given(config, key):
 
 FAMILY = re.compile('vgg|resnet|wrn|wide_resnet|vi[ts]|swin|mnist|shufflenet|mobilenet')
 
-def _families(*names): return [m.group()[:2] if (m := FAMILY.search(n.lower())) else '' for n in names]
+def _families(*names): return [m.group()[:2] if (m := FAMILY.search(n.lower().split(':')[-1])) else '' for n in names]
 
 def _apt(probe, pair, config):
     "Has the run's teacher what the paper's had?"
@@ -858,7 +858,7 @@ def _objective_words(told, name):
     rest = ', '.join(f'{k} {v:g}' for k, v in told.items() if k != 'objective')
     return f'{told["objective"]} ({rest}) from {"T*" if name.endswith("*") else "T"}, and gamma times the cross-entropy on the labels'
 
-# %% ../nbs/13_report.ipynb #1709dccc
+# %% ../nbs/13_report.ipynb #e95047d7
 def _data_words(run, name):
     "What a network was trained on, as the config has it."
     config, own = run.config, name == 'T'
@@ -871,10 +871,11 @@ def _data_words(run, name):
 
 def _training_words(run, name):
     "How long a network was trained, and how."
-    if 'epochs' not in run.config or name == 'random': return ''
-    given = name == 'T' and run.config.get('teacher_weights')
-    epochs = run.config.get('teacher_epochs') if name in ('T', 'T*') else run.config['epochs']
-    return f'weights {given}' if given else f'{_count(epochs, "epoch")}, {run.config.get("recipe")}, highest learning rate {run.config.get("lr")}, batches of {run.config.get("bs")}'
+    config = run.config
+    if name == 'T' and config.get('teacher_weights'): return f'weights {config["teacher_weights"]}'
+    epochs = config.get('teacher_epochs' if name in ('T', 'T*') else 'epochs')
+    if not epochs or name == 'random': return ''
+    return f'{_count(epochs, "epoch")}, {config.get("recipe")}, highest learning rate {config.get("lr")}, batches of {config.get("bs")}'
 
 # %% ../nbs/13_report.ipynb #e5399795
 def _calibration_error(run, name):
@@ -963,7 +964,7 @@ def _how_to_read():
     return _tag('section', _tag('h2', 'How to read this'), _tag('ul', *map(_bold, READ)), _tag('h2', 'What it does not show'),
                 _tag('ul', *(_tag('li', o) for o in LIMITS)), id='reading')
 
-# %% ../nbs/13_report.ipynb #211526f9
+# %% ../nbs/13_report.ipynb #4563b44f
 CSS = '''
 :root { color-scheme: light dark; --ink: #1c2024; --dim: #5b6570; --page: #fbfbfa; --card: #fff; --line: #e2e4e6; --band: #d5d9dd; --link: #0b5d91;
   --good: #0b7d57; --bad: #b3470a; --none: #65707b; --warn: #fdf3e1; --warned: #d9912b }
@@ -1015,12 +1016,12 @@ details { margin: .8rem 0 } summary { cursor: pointer; color: var(--link) } summ
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; overflow-x: auto; font-size: .85rem }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line) }
 @media (max-width: 44rem) { body { padding-top: 1.5rem } .card { padding: .9rem 1rem } .verdict { grid-template-columns: 1fr } .scale { width: 100% }
-  .overview :is(th, td) { white-space: normal; padding-right: .4rem } .overview :is(b, .badge) { display: block; width: fit-content } .overview .badge { border: 0; padding: 0 }
+  .overview :is(th, td) { white-space: normal; padding-right: .4rem } .overview :is(b, .badge) { display: block; width: fit-content } .overview .badge { border: 0; padding: 0 } .overview .mini { display: none } .overview td > .small { display: block; margin: 0 }
   .estimates :is(td, th):last-child { white-space: nowrap }
   .who { display: flex; justify-content: space-between; align-items: center } .badge { margin: 0 } dl { grid-template-columns: 1fr; gap: .1rem } dd { margin-bottom: .5rem } }
 @media print { :root { --page: #fff; --card: #fff; --ink: #000; --dim: #444; --line: #ccc; color-scheme: light; font-size: 9.5pt } body { max-width: none; padding: 0 }
   nav { display: none } .verdict, figure, tr { break-inside: avoid } .card { break-inside: auto } h2, h3 { break-after: avoid } figure img { max-width: 14cm } .scroll { overflow: visible }
-  th button::after { content: none } .dot, .mini, svg { print-color-adjust: exact } .tiles { grid-template-columns: repeat(6, 2.4cm) } table { font-size: 7.5pt } th, td { white-space: normal; padding: .15rem .35rem } details::details-content { content-visibility: visible; display: block; block-size: auto } }
+  th button::after { content: none } .dot, .mini, svg { print-color-adjust: exact } .tiles { grid-template-columns: repeat(8, 1fr) } .gallery, .network { break-inside: avoid } table { font-size: 7.5pt } th, td { white-space: normal; padding: .15rem .35rem } details::details-content { content-visibility: visible; display: block; block-size: auto } }
 '''
 
 # %% ../nbs/13_report.ipynb #86280a32
