@@ -138,7 +138,7 @@ def test_galleries_model_cards_and_parts_are_there(open_page, folder):
         assert part in kl
     for probe in ('localization', 'colour', 'groups', 'fidelity'):
         found = pd.read_csv(folder/'figures'/f'extremes-{probe}.csv')
-        assert page.locator(f'#{probe} .tile img').count() == len(found) == 12 and found.effect.is_monotonic_decreasing
+        assert page.locator(f'#{probe} .tile img').count() == len(found) == 16 and found.effect.is_monotonic_decreasing
         assert page.locator(f'#{probe} .parts').count() == 2
     sizes = page.locator('.tile img').evaluate_all('images => images.map(i => i.naturalWidth)')
     assert set(sizes) == {32}
