@@ -672,7 +672,7 @@ def _labelled(run, probe):
     known = run.images[run.images.domain == _domain(first.condition, set(run.images.domain))].set_index('sample')[['class', 'group']]
     return rows.astype(dict(model='category')).join(known, on='sample')
 
-# %% ../nbs/13_report.ipynb #776b0295
+# %% ../nbs/13_report.ipynb #3dd177dc
 def _part_means(rows, column):
     "Values by part: a frame part x network (model, seed), and the number of images of each part."
     means = rows.groupby([column, 'model', 'seed'], sort=False, observed=True).value.mean().unstack(['model', 'seed'])
@@ -680,17 +680,21 @@ def _part_means(rows, column):
 
 def _gain(effect, luck):
     "A cell with an effect, bold where it is larger than the luck of the seed."
-    text = _number(effect, 1, '+')
+    text = _points(effect, '+')
     return _tag('td', _tag('b', text) if abs(effect) > luck else text)
+
+def _points(x, sign=''): return '–' if pd.isna(x) else _number(x, 1, sign)
 
 def _part_table(rows, column, students, independent='Ind'):
     "Columns and rows of a table: part, images, the teacher's value where there is one, Ind, what Ind networks differ by, and each student's effect."
     means, n = _part_means(rows, column)
     each, theirs = means.T.groupby(level='model', observed=True).mean().T, means[independent]
-    luck, own = theirs.max(axis=1) - theirs.min(axis=1), [m for m in ('T', independent) if m in each]
-    body = [[part, n[part], *(_number(values[m], 1) for m in own), f'±{_number(luck[part], 1)}', *(_gain(values[m] - values[independent], luck[part]) for m in students)]
-            for part, values in each.to_dict('index').items()]
-    return [column, 'images', *own, 'luck of the seed', *students], body
+    luck = theirs.max(axis=1) - theirs.min(axis=1) if theirs.shape[1] > 1 else theirs.mean(axis=1)*np.nan
+    own = [m for m in ('T', independent) if m in each]
+    def line(part, values):
+        gains = [_gain(values[m] - values[independent], luck[part]) for m in students]
+        return [part, n[part], *(_points(values[m]) for m in own), '–' if pd.isna(luck[part]) else f'±{_number(luck[part], 1)}', *gains]
+    return [column, 'images', *own, 'luck of the seed', *students], [line(part, values) for part, values in each.to_dict('index').items()]
 
 # %% ../nbs/13_report.ipynb #607e5f19
 def _by_part(run, probe):
@@ -704,7 +708,7 @@ def _by_part(run, probe):
         made.append(_tag('details', _tag('summary', f'By {column} ({len(body)} {many})'), _html_table(columns, body, caption, 'parts')))
     return made
 
-# %% ../nbs/13_report.ipynb #26c12d0b
+# %% ../nbs/13_report.ipynb #dad5dc88
 GALLERY = [*EACH_IMAGE, 'bias'] # probes whose samples are images
 
 def _image_effects(rows, students, independent):
@@ -720,8 +724,9 @@ def extremes(
     independent:str='Ind', # the control of everything
 ) -> pd.DataFrame: # columns end (largest or smallest), condition, sample, effect, and each student's effect; from the largest to the smallest
     "The images with the largest and the smallest effect under a probe's headline."
+    rows = rows[rows.role.eq('student') | rows.model.eq(independent)]
     first = headline(rows, probe)
-    students = list(_told(pd.DataFrame(dict(student=first.model[first.role == 'student'].unique()))).student)
+    students = list(_told(pd.DataFrame(dict(student=first.model[first.model != independent].unique()))).student)
     each, every = (_image_effects(r, students, independent) for r in (first, rows[rows.metric == first.metric.iloc[0]]))
     found = each.assign(effect=each.mean(axis=1), tie=every.mean(axis=1)).sort_values(['effect', 'tie'], ascending=False, kind='stable')
     n = min(n, len(found)//2)

@@ -333,3 +333,14 @@ def test_the_papers_figures_stand_in_the_report(tmp_path):
 
 def test_finished_studies_of_other_networks_or_none_have_no_figure():
     assert beside({}, 'adversarial', 'fooled') is None and beside(dict(objectives={}), 'calibration', 'ECE') is None
+
+def test_one_independent_student_leaves_the_luck_of_a_part_open(tmp_path):
+    make_full_run(tmp_path, seeds=1, independent=1)
+    for path in (tmp_path/'probes').glob('*.parquet'): pd.read_parquet(path).query('seed == 0').to_parquet(path)
+    parts = re.findall('<table class="parts">(.*?)</table>', write_report(tmp_path).read_text(encoding='utf-8'))
+    assert len(parts) == 2*len(CONDITIONS) and all('<td>–</td>' in p and '<b>' not in p and 'nan' not in p for p in parts)
+
+def test_a_metric_that_no_student_has_makes_no_gallery_of_its_own(tmp_path):
+    part = long_table(('KL', 'CRD')).query('probe == "colour" and condition == "0.4"')
+    alone = part[part.role == 'teacher'].assign(probe='bias', metric='shape bias', condition='cue conflict')
+    assert set(extremes(pd.concat([alone, part.assign(probe='bias', metric='answered by a cue')]), 'bias').condition) == {'0.4'}
