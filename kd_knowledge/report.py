@@ -311,29 +311,42 @@ PAPER:dict = { # (probe, metric) -> what is printed of it
         Printed('Table 2', 'ResNet50 -> MobileNetV2', {'teacher': (36.57, 43.32, 43.91, 46.07)})],
 }
 
-# %% ../nbs/13_report.ipynb #65cf1bd8
+# %% ../nbs/13_report.ipynb #22f4c2e9
 PAPER |= {
     ('colour', 'agreement'): [
-        Printed('Tables 7 to 9', 'ResNet50 -> ResNet18', {'0.3': (60.77, 75.32, 61.96, 71.83), '0.4': (52.32, 68.56, 53.34, 64.31), '0.5': (45.55, 61.93, 47.72, 57.26), '0.6': (39.56, 55.15, 42, 49.9)}),
-        Printed('Tables 7 to 9', 'Swin-T -> ResNet18', {'0.3': (60.77, 62.49, 61.68, 60.85), '0.4': (52.32, 54.18, 53.63, 52.8), '0.5': (45.55, 47.68, 47.37, 46.91), '0.6': (39.56, 41.92, 41.76, 42)})],
+        Printed('Tables 7 to 9', 'ResNet50 -> ResNet18',
+            {'0.3': (60.77, 75.32, 61.96, 71.83), '0.4': (52.32, 68.56, 53.34, 64.31), '0.5': (45.55, 61.93, 47.72, 57.26),
+             '0.6': (39.56, 55.15, 42, 49.9)}),
+        Printed('Tables 7 to 9', 'Swin-T -> ResNet18',
+            {'0.3': (60.77, 62.49, 61.68, 60.85), '0.4': (52.32, 54.18, 53.63, 52.8), '0.5': (45.55, 47.68, 47.37, 46.91),
+             '0.6': (39.56, 41.92, 41.76, 42)})],
     ('crop', 'agreement'): [
-        Printed('Table 10', 'ResNet50 -> ResNet18, students without crops', {'0.3': (50.3, 56.26, 50.23, 55.1), '0.4': (61.27, 66.06, 61.14, 65.36), '0.5': (68.2, 72.06, 68.04, 71.55), '0.6': (73.3, 76.79, 73.36, 76.57)})],
+        Printed('Table 10', 'ResNet50 -> ResNet18, students without crops',
+            {'0.3': (50.3, 56.26, 50.23, 55.1), '0.4': (61.27, 66.06, 61.14, 65.36), '0.5': (68.2, 72.06, 68.04, 71.55),
+             '0.6': (73.3, 76.79, 73.36, 76.57)})],
     ('shift', 'agreement'): [
-        Printed('section 11.4 (read off)', 'anti-aliased ResNet50 -> ResNet18', {'8': (89, 90, 89.2, 90.5), '16': (87, 88, 87.5, 88.5), '24': (85.5, 87, 86, 87), '32': (84.5, 86, 85, 86.5)})],
+        Printed('section 11.4 (read off)', 'anti-aliased ResNet50 -> ResNet18',
+            {'8': (89, 90, 89.2, 90.5), '16': (87, 88, 87.5, 88.5), '24': (85.5, 87, 86, 87), '32': (84.5, 86, 85, 86.5)})],
     ('domains', 'consensus'): [
-        Printed('Fig. 5, Table 11', 'VGG19 -> ResNet18', {'sketch': (33.62, 37.56, 37.18, 40.5), 'stylized': (21.68, 28.81, 27.19, 30.75), 'silhouette': (12.81, 31.25, 10, 37.81), 'edge': (26.25, 31.25, 29.69, 35), 'cue conflict': (22.81, 29.3, 27.73, 30.93), 'seen': (75.6, 77.21, 76.49, 78.36)}),
-        Printed('Fig. 5, Table 11', 'Swin-Base -> Swin-Tiny', {'sketch': (51.37, 56.93, 52.56, 54.18), 'stylized': (33.75, 38.43, 35.18, 34.75), 'silhouette': (22.5, 27.5, 26.87, 26.25), 'edge': (50, 57.81, 54.37, 50.62), 'cue conflict': (37.26, 42.61, 38.51, 39.22), 'seen': (88.79, 89.39, 89.03, 88.97)})],
+        Printed('Fig. 5, Table 11', 'VGG19 -> ResNet18',
+            {'sketch': (33.62, 37.56, 37.18, 40.5), 'stylized': (21.68, 28.81, 27.19, 30.75), 'silhouette': (12.81, 31.25, 10, 37.81),
+             'edge': (26.25, 31.25, 29.69, 35), 'cue conflict': (22.81, 29.3, 27.73, 30.93), 'seen': (75.6, 77.21, 76.49, 78.36)}),
+        Printed('Fig. 5, Table 11', 'Swin-Base -> Swin-Tiny',
+            {'sketch': (51.37, 56.93, 52.56, 54.18), 'stylized': (33.75, 38.43, 35.18, 34.75), 'silhouette': (22.5, 27.5, 26.87, 26.25),
+             'edge': (50, 57.81, 54.37, 50.62), 'cue conflict': (37.26, 42.61, 38.51, 39.22), 'seen': (88.79, 89.39, 89.03, 88.97)})],
     ('domains', 'accuracy'): [
-        Printed('Fig. 6, Table 13', 'MNIST CNN -> same', {'orig': (99.08, 98.9, 99.1, 99), 'color': (72.86, 91.76, 97.05, 83.98), 'm': (56.09, 67.92, 64.06, 60.36)})],
+        Printed('Fig. 6, Table 13', 'MNIST CNN -> same',
+            {'orig': (99.08, 98.9, 99.1, 99), 'color': (72.86, 91.76, 97.05, 83.98), 'm': (56.09, 67.92, 64.06, 60.36)})],
     ('boundary', 'agreement'): [
-        Printed('Table 1', 'MNIST CNN -> same', {'orig': (91.07, 93.41, 93.17, 90.62), 'color': (41.56, 67.11, 79.8, 47.33), 'm': (46.91, 58.72, 65.41, 48.62)})],
+        Printed('Table 1', 'MNIST CNN -> same',
+            {'orig': (91.07, 93.41, 93.17, 90.62), 'color': (41.56, 67.11, 79.8, 47.33), 'm': (46.91, 58.72, 65.41, 48.62)})],
     ('bias', 'shape bias'): [
         Printed('Table 12', 'stylized ResNet50 -> ResNet18, lower weight', {'cue conflict': (21, 26, 22, 24)}),
         Printed('Table 12', 'stylized ResNet50 -> ResNet18, higher weight', {'cue conflict': (21, 50, 24, 25)}),
         Printed('Table 12', 'ViT-B/32 -> ResNet18', {'cue conflict': (21, 20, 22, 21)})],
 }
 
-# %% ../nbs/13_report.ipynb #d1a0cf06
+# %% ../nbs/13_report.ipynb #374c5d28
 def _name(value): return value.get('name', '') if isinstance(value, dict) else str(value or '')
 
 def _given(config, key):
@@ -347,7 +360,8 @@ def _families(*names): return [m.group()[:2] if (m := FAMILY.search(n.lower().sp
 def _apt(probe, pair, config):
     "Has the run's teacher what the paper's had?"
     stylized, heavy = _given(config, 'teacher_data').get('domain') == 'stylized', _given(_given(config, 'objectives'), 'KL').get('weight', 0) >= .5
-    needs = dict(colour=config.get('jitter'), crop=config.get('teacher_crop') not in (None, config.get('crop')), shift='blur' in _given(config, 'teacher_args'),
+    needs = dict(colour=config.get('jitter'), crop=config.get('teacher_crop') not in (None, config.get('crop')),
+                 shift='blur' in _given(config, 'teacher_args'),
                  bias=stylized and ('higher' in pair) == heavy if 'stylized' in pair else not stylized and 'vi' in _families(_name(config.get('teacher')))[0])
     return 'objectives' in config and bool(needs.get(probe, True))
 
@@ -882,22 +896,27 @@ def _training_words(run, name):
     if not epochs or name == 'random': return ''
     return f'{_count(epochs, "epoch")}, {config.get("recipe")}, highest learning rate {config.get("lr")}, batches of {config.get("bs")}'
 
-# %% ../nbs/13_report.ipynb #e5399795
+# %% ../nbs/13_report.ipynb #10726ecb
 def _calibration_error(run, name):
     rows = run.values[(run.values.metric == 'ECE') & (run.values.model == name)]
     return ', '.join(_percent(v, 1) for v in rows.value)
 
+def _asked(config, name):
+    "The networks that were given under a name to `kd_probe`."
+    roles = dict(T=[config.get('teacher')], Ind=config.get('controls'), foreign=[config.get('foreign')])
+    return roles[name] if name in roles else [n for o in config.get('students', []) for k, _, n in [o.rpartition('=')] if name in (k, Path(n).stem)]
+
 def _files(run, name):
-    "The networks' files in the run folder."
-    found = (run.folder/'models').glob(f'{glob.escape(name.replace("*", "_star"))}-[0-9]*.safetensors')
-    return ', '.join(sorted(f'models/{p.name}' for p in found))
+    "The networks' files: those in the run folder, else those that were given."
+    found = sorted(f'models/{p.name}' for p in (run.folder/'models').glob(f'{glob.escape(name.replace("*", "_star"))}-[0-9]*.safetensors'))
+    return ', '.join(found or filter(None, _asked(run.config, name) if 'controls' in run.config else []))
 
 def _architecture(recipe):
     "A recipe in words."
     options = ', '.join(f'{k} {v}' for k, v in (recipe.get('kwargs') or {}).items() if k not in ('mean', 'std'))
     return f'{recipe.get("name")}{f" ({options})" if options else ""}, {recipe["n_classes"]} classes' if 'n_classes' in recipe else str(recipe.get('name'))
 
-# %% ../nbs/13_report.ipynb #e1fd4c5e
+# %% ../nbs/13_report.ipynb #5aead3ac
 LIMIT = 'Made for this study. It knows its classes only and answers to every image; not for any use beyond.'
 
 def _model_card(run, name, networks):
@@ -906,7 +925,7 @@ def _model_card(run, name, networks):
              'Objective': _objective_words(first['objective'], name), 'Training': _training_words(run, name), 'Seeds': ', '.join(str(n['seed']) for n in networks),
              'Accuracy': ', '.join(_percent(v, 1) for v in accuracy.accuracy), 'ECE': _calibration_error(run, name),
              'Intended use': _use(name, first['role']), 'Limits': LIMIT, 'File': _files(run, name)}
-    if 'epochs' not in run.config: facts.update(Objective='', Limits='')
+    if 'epochs' not in run.config: facts.update(Objective='', Limits='What it was trained on is not known here.')
     head = _tag('h3', _tag('span', class_='dot', style=f'background:{to_hex(colour(name))}'), name, _tag('span', f' {first["role"]}', class_='small'))
     return _tag('article', head, _tag('dl', *(_tag(t, v) for k, value in facts.items() if value for t, v in (('dt', k), ('dd', value)))), class_='card network')
 
