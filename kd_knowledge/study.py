@@ -382,14 +382,14 @@ def _ask(asked, name, cast, images, domains, **more):
     if 'domains' in takes: common['domains'] = domains()
     return _probe(name)(cast, images, **{k: v for k, v in common.items() if k in takes} | asked.probe_args.get(name, {}) | more)
 
-# %% ../nbs/12_study.ipynb #fa0d59ea
-RESULTS = ['estimates.csv', 'values.csv', 'accuracy.csv', 'report.html']
+# %% ../nbs/12_study.ipynb #9f942e49
+RESULTS = ['estimates.csv', 'values.csv', 'accuracy.csv', 'networks.json', 'images.csv', 'report.html']
 
 def _report_step(asked, probes, load):
     key = _fingerprint([s.key for s in probes])
     return Step('report', key, RESULTS, lambda run: write_results(run.path, *load(), asked), [s.name for s in probes])
 
-# %% ../nbs/12_study.ipynb #c12a8315
+# %% ../nbs/12_study.ipynb #d7eb6b0c
 def write_results(
     folder, # the run folder, with the tables of all probes
     cast, # the `Cast`
@@ -397,16 +397,19 @@ def write_results(
     domains, # a function that gives the domains, name -> `Images`
     asked, # the `Study` or `Probing`
 ):
-    "Write accuracy.csv, values.csv, estimates.csv and the report of the tables in a run folder."
+    "Write accuracy.csv, values.csv, estimates.csv, what the report needs to know of networks and images, and the report, from the tables in a run folder."
     import pandas as pd
     from kd_knowledge.core import default_device, write_table
     from kd_knowledge.probes import estimate, summary
-    from kd_knowledge.report import write_report
+    from kd_knowledge.report import write_extremes, write_images, write_networks, write_report
     rows = pd.concat([pd.read_parquet(Path(folder)/'probes'/f'{p}.parquet') for p in asked.probes])
     write_table(Path(folder)/'accuracy.csv', cast.accuracy(images, device=default_device(asked.device or None)))
     write_table(Path(folder)/'values.csv', summary(rows))
     write_table(Path(folder)/'estimates.csv', estimate(rows, starred=asked.properties()))
     write_pictures(folder, cast, images, domains, asked.probes)
+    sets = {'seen': images, **domains()}
+    write_networks(folder, cast, _objectives(asked) if isinstance(asked, Study) else {})
+    write_images(folder, sets); write_extremes(folder, rows, sets)
     write_report(folder)
 
 # %% ../nbs/12_study.ipynb #b193574a

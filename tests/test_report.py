@@ -5,10 +5,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from kd_knowledge.core import KDError, write_json
+from kd_knowledge.data import Images
 from kd_knowledge.probes import ESTIMATES, Member, estimate, summary, table
-from kd_knowledge.report import accuracy_warnings, controls, headline, read_run, sentence, tally, write_report
+from kd_knowledge.report import PAPER, SCRIPT, accuracy_warnings, beside, controls, extremes, headline, read_run, sentence, share, shares, tally, write_extremes, write_images, write_report
 
 CONDITIONS = dict(localization=['Grad-CAM'], adversarial=['teacher', 'foreign'], colour=['0.2', '0.4', '0.6'], crop=['0.3', '0.5'], shift=['2', '4', '8'])
 METRICS = dict(localization='closer', adversarial='fooled')
@@ -76,7 +78,7 @@ def test_one_file_that_asks_for_nothing(written):
     folder, text = written
     page = Page(text)
     assert all(a.startswith(('data:', '#')) for a in page.addresses) and len([a for a in page.addresses if a.startswith('data:image/png')]) == 5
-    assert not re.search(r'https?://|@import|<script|url\(', text)
+    assert not re.search(r'https?://|@import|url\(', text) and text.count('<script') == text.count(f'<script>{SCRIPT}</script>') == 1
     assert "default-src 'none'" in text and 'prefers-color-scheme: dark' in text and '@media print' in text
     assert (folder/'report.html').stat().st_size < 5_000_000
 
@@ -119,7 +121,7 @@ def test_everything_is_escaped(tmp_path):
     (tmp_path/'figures').mkdir()
     write_picture(tmp_path/'figures'/'pictures-colour.png'); (tmp_path/'figures'/'pictures-colour.txt').write_text(evil)
     text = write_report(tmp_path, title=evil).read_text(encoding='utf-8')
-    assert '<script' not in text and '&lt;script&gt;' in text and evil in Page(text).text
+    assert text.count('<script') == 1 and '&lt;script&gt;' in text and evil in Page(text).text
 
 def write_picture(path, size=32):
     from PIL import Image
@@ -200,3 +202,145 @@ def test_an_unfinished_folder_says_how_to_finish_it(name, content, tmp_path):
 def test_no_folder(tmp_path):
     with pytest.raises(KDError, match='kd_study --out'): write_report(tmp_path/'nowhere')
     assert not (tmp_path/'nowhere').exists()
+
+def many_images(n=60, size=32, vocab=('disc', 'ring', 'bar'), groups=True):
+    x = torch.randint(256, (n, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Images(x, torch.arange(n) % len(vocab), vocab, size, groups=torch.arange(n) % 4 if groups else None, group_vocab=['a', 'b', 'c', 'd'])
+
+def make_full_run(folder, students=('KL', 'CRD', 'KL*'), vocab=('disc', 'ring', 'bar'), size=32, **kwargs):
+    "As `make_run`, with what a study leaves of images and networks."
+    make_run(folder, students, **kwargs)
+    rows, images = long_table(students), many_images(size=size, vocab=vocab)
+    (folder/'probes').mkdir()
+    for probe, part in rows.groupby('probe'): part.to_parquet(folder/'probes'/f'{probe}.parquet')
+    write_images(folder, dict(seen=images)); write_extremes(folder, rows, dict(seen=images))
+    networks = [dict(network=m.model, role=m.role, seed=m.seed, parameters=1234567, recipe=dict(name='resnet18', n_classes=3, kwargs=dict(width=8)),
+                     objective=dict(objective='KL', weight=.5) if m.role == 'student' else {}) for m in members(students, 2, 3)]
+    write_json(folder/'networks.json', networks)
+    return folder
+
+@pytest.fixture(scope='module')
+def full(tmp_path_factory):
+    folder = make_full_run(tmp_path_factory.mktemp('full'), config=dict(data='shapes', teacher='resnet18', epochs=3, n_train=3600, jitter=.4))
+    return folder, write_report(folder).read_text(encoding='utf-8')
+
+def test_an_older_folder_is_reported_without_what_it_lacks(written):
+    _, text = written
+    for part in ('class="gallery"', 'id="networks"', 'By class', 'id="paper"'): assert part not in text
+
+def test_what_a_study_leaves_is_shown(full):
+    folder, text = full
+    page = Page(text)
+    assert 'networks' in page.ids and text.count('class="card network"') == 5
+    assert text.count('class="gallery"') == len(CONDITIONS) and len([a for a in page.addresses if a.startswith('data:image')]) == 5 + 16*len(CONDITIONS)
+    assert text.count('By class (3 classes)') == text.count('By group (4 groups)') == len(CONDITIONS)
+    assert '1,234,567' in page.text and 'resnet18 (width 8), 3 classes' in page.text and 'KL (weight 0.5) from T*' in page.text and '3 epochs' in page.text and '3,600 images, no crops, colour jitter 0.4' in page.text
+    before = {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()}
+    write_report(folder)
+    assert {p: p.read_bytes() for p in folder.rglob('*') if p.is_file()} == before
+
+def test_parts_are_the_means_of_their_images(full):
+    folder, text = full
+    rows, images = pd.read_parquet(folder/'probes'/'colour.parquet').query('condition == "0.4"'), pd.read_csv(folder/'images.csv')
+    shown = pd.DataFrame(re.findall(r'<tr><th scope="row">(disc|ring|bar)</th>' + 6*'<td>(.*?)</td>', text[text.index('id="colour"'):text.index('id="crop"')]))
+    rows = rows.assign(part=rows['sample'].map(images.set_index('sample')['class']))
+    means = rows.groupby(['part', 'model', 'seed']).value.mean().unstack(['model', 'seed'])
+    for part, n, teacher, ind, luck, kl, _ in shown.itertuples(index=False):
+        mean = means.loc[part]
+        assert n == '20' and teacher == f'{100*mean["T"].mean():.1f}' and ind == f'{100*mean["Ind"].mean():.1f}'
+        assert luck == f'±{100*(mean["Ind"].max() - mean["Ind"].min()):.1f}'
+        assert re.sub('<.*?>', '', kl).replace('−', '-') == f'{100*(mean["KL"].mean() - mean["Ind"].mean()):+.1f}'
+        assert ('<b>' in kl) == (abs(mean['KL'].mean() - mean['Ind'].mean()) > mean['Ind'].max() - mean['Ind'].min())
+    assert len(shown) == 3
+
+def test_extremes():
+    part = long_table(('KL', 'CRD', 'KL*')).query('probe == "colour"')
+    found, at = extremes(part, 'colour', 5), part[part.condition == '0.4']
+    each = at.groupby(['sample', 'model']).value.mean().unstack()
+    effects = ((each['KL'] + each['CRD'])/2 - each['Ind']).round(6)
+    assert found.columns.tolist() == ['end', 'condition', 'sample', 'effect', 'KL', 'CRD'] and set(found.condition) == {'0.4'}
+    assert found.effect.round(6).tolist() == effects[found['sample']].tolist()
+    ordered = sorted(effects, reverse=True)
+    assert found.effect.round(6).tolist() == ordered[:5] + ordered[-5:]
+    assert len(extremes(part[part['sample'] < 3], 'colour')) == 2
+
+def test_many_large_photographs_stay_under_five_megabytes(tmp_path):
+    make_full_run(tmp_path, size=224)
+    for probe in CONDITIONS: write_picture(tmp_path/'figures'/f'pictures-{probe}.png', 900)
+    text = write_report(tmp_path).read_text(encoding='utf-8')
+    assert len(text.encode()) < 5_000_000 and text.count('class="tile"') == 16*len(CONDITIONS)
+
+def test_names_in_galleries_parts_and_model_cards_are_escaped(tmp_path):
+    evil = '<script>alert("x")</script>&'
+    make_full_run(tmp_path, students=(evil, 'KL'), vocab=(evil, 'ring', 'bar'), config=dict(data=evil, teacher=evil, epochs=1, objectives={evil: {}}, recipe=evil))
+    text = write_report(tmp_path).read_text(encoding='utf-8')
+    assert text.count('<script') == 1 and Page(text).text.count(evil) > 20
+
+@pytest.mark.parametrize('changed,teacher,wanted', [
+    ({}, .76, [.5, .4, .6]), (dict(control=.5, difference=-.1, low=-.2, high=.05), .3, [.5, -.25, 1.]), (dict(control=.3, difference=.7, low=.6, high=.8), 1., [1., .857, 1.143]),
+    (dict(null_low=-.4, null_high=.4), .4, None), (dict(null_low=np.nan, null_high=np.nan), .065, None), ({}, np.nan, None)])
+def test_share(changed, teacher, wanted):
+    found = share(row(**changed), teacher)
+    assert (found is None) == (wanted is None)
+    if wanted and not changed: assert found.share == pytest.approx(.35/.7) and found.low == pytest.approx(.28/.7) and found.null_high == pytest.approx(.03/.7)
+    elif wanted: assert found[['share', 'low', 'high']].tolist() == pytest.approx(wanted, abs=1e-3)
+
+def test_shares_of_a_run(written):
+    folder, text = written
+    found, values = shares(read_run(folder)).set_index(['probe', 'student']), read_run(folder).values
+    assert found.teacher['localization', 'KL'] == 1
+    assert found.teacher['colour', 'KL'] == values.query('probe == "colour" and role == "teacher" and condition == "0.4"').value.item()
+    stored = pd.read_csv(folder/'figures'/'inherited.csv')
+    assert stored.share.tolist() == pytest.approx(found.share.tolist(), nan_ok=True) and 'KL*' not in set(stored.student)
+    assert f'<b>{100*found.share["colour", "KL"]:.0f}\u00a0%</b>' in text
+
+def test_a_teacher_like_its_independent_students_gives_no_share(tmp_path):
+    values = pd.read_csv(make_run(tmp_path)/'values.csv', dtype=dict(condition=str))
+    ind = values.query('probe == "colour" and model == "Ind" and condition == "0.4"').value.mean()
+    values.loc[(values.probe == 'colour') & (values.role == 'teacher'), 'value'] = ind
+    values.to_csv(tmp_path/'values.csv', index=False)
+    said = plain(Page(write_report(tmp_path).read_text(encoding='utf-8')).text)
+    assert f'No share: the teacher ({100*ind:.1f} %) and Ind ({100*ind:.1f} %) lie no further apart than the luck of the seed.' in said
+    assert pd.read_csv(tmp_path/'figures'/'inherited.csv').query('probe == "colour"').share.isna().all()
+
+def test_the_papers_figures_are_those_of_its_list(root):
+    listed = pd.read_csv(root/'nbs'/'studies'/'paper.csv', dtype=dict(condition=str)).replace(dict(condition={'Grad-CAM': 'grad_cam'}))
+    listed = listed[listed.value != 'rises'].set_index(['table', 'setting', 'condition', 'student'])
+    unit = listed.unit.map({'%': 1, 'share': 100})
+    for printed in (p for found in PAPER.values() for p in found):
+        for condition, (ind, *values) in printed.values.items():
+            for student, value in zip(('KL', 'Hint', 'CRD'), values):
+                key = printed.table, printed.pair, condition, student
+                assert [float(listed.value[key])*unit[key], listed.independent[key]*unit[key]] == pytest.approx([value, ind])
+
+@pytest.mark.parametrize('preset,probe,metric,pair', [
+    ('shapes', 'adversarial', 'fooled', 'ResNet50 -> ResNet18'), ('shapes', 'crop', 'agreement', None), ('shapes', 'bias', 'shape bias', None),
+    ('shapes-vgg13-vgg8', 'localization', 'closer', 'VGG19 -> VGG11'), ('shapes-crops', 'crop', 'agreement', 'ResNet50 -> ResNet18, students without crops'),
+    ('shapes-shift', 'shift', 'agreement', 'anti-aliased ResNet50 -> ResNet18'), ('shapes-vit-resnet', 'adversarial', 'fooled', 'ViT-B/32 -> ResNet18'),
+    ('shapes-vit-resnet', 'bias', 'shape bias', 'ViT-B/32 -> ResNet18'), ('shapes-swin-resnet', 'colour', 'agreement', 'Swin-T -> ResNet18'),
+    ('shapes-swin-swin', 'domains', 'consensus', 'Swin-Base -> Swin-Tiny'), ('shapes-stylized-lower', 'bias', 'shape bias', 'stylized ResNet50 -> ResNet18, lower weight'),
+    ('shapes-stylized-higher', 'bias', 'shape bias', 'stylized ResNet50 -> ResNet18, higher weight'), ('fashion-domains', 'boundary', 'agreement', 'MNIST CNN -> same'),
+    ('fashion-domains', 'domains', 'accuracy', 'MNIST CNN -> same')])
+def test_a_preset_stands_beside_its_own_figures(preset, probe, metric, pair):
+    from dataclasses import asdict
+    from kd_knowledge.study import load_preset
+    assert getattr(beside(asdict(load_preset(preset).filled()), probe, metric), 'pair', None) == pair
+
+def test_the_papers_figures_stand_in_the_report(tmp_path):
+    config = dict(data='shapes', teacher='resnet_small', student='resnet_small', objectives=dict(KL={}, CRD={}), jitter=.4)
+    said = plain(Page(write_report(make_run(tmp_path, config=config)).read_text(encoding='utf-8')).text)
+    assert 'In the paper (ResNet50 → ResNet18; Tables 7 to 9): +16.2 points, 68.56 against 52.32 %.' in said and 'Beside the paper' in said
+
+def test_finished_studies_of_other_networks_or_none_have_no_figure():
+    assert beside({}, 'adversarial', 'fooled') is None and beside(dict(objectives={}), 'calibration', 'ECE') is None
+
+def test_one_independent_student_leaves_the_luck_of_a_part_open(tmp_path):
+    make_full_run(tmp_path, seeds=1, independent=1)
+    for path in (tmp_path/'probes').glob('*.parquet'): pd.read_parquet(path).query('seed == 0').to_parquet(path)
+    parts = re.findall('<table class="parts">(.*?)</table>', write_report(tmp_path).read_text(encoding='utf-8'))
+    assert len(parts) == 2*len(CONDITIONS) and all('<td>–</td>' in p and '<b>' not in p and 'nan' not in p for p in parts)
+
+def test_a_metric_that_no_student_has_makes_no_gallery_of_its_own(tmp_path):
+    part = long_table(('KL', 'CRD')).query('probe == "colour" and condition == "0.4"')
+    alone = part[part.role == 'teacher'].assign(probe='bias', metric='shape bias', condition='cue conflict')
+    assert set(extremes(pd.concat([alone, part.assign(probe='bias', metric='answered by a cue')]), 'bias').condition) == {'0.4'}
