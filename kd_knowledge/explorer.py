@@ -32,11 +32,12 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# %% ../nbs/14_explorer.ipynb #57f2fdff
+# %% ../nbs/14_explorer.ipynb #25ed7cfe
 from .adversarial import adversarial, fgsm
 from .boundary import plane, triplets
 from .core import KDError, generator, require, write_json, write_text
 from .data import adjust_colours, random_resized_crop
+from .distillation import StudentAccuracy
 from .invariance import colour_invariance, crop_invariance, shift_invariance
 from .localization import cosine, grad_cam, localization, mask_scores, resize_maps
 from .models import anatomy
@@ -322,14 +323,15 @@ def plot_looks(
     scene = _scene(scene)
     return _draw_looks(scene, image, *looks(scene, image, target, stage))
 
-# %% ../nbs/14_explorer.ipynb #e1c54dfa
+# %% ../nbs/14_explorer.ipynb #cd490897
 class Looks(Picker):
     "Where do they look? Grad-CAM of every shown network over one image."
     def __init__(self,
         scene, # a `Scene`, or a run folder
     ):
         scene = _scene(scene)
-        super().__init__(scene, target=widgets.Dropdown(options=['true class', *scene.images.vocab], description='class'), stage=widgets.Dropdown(options=scene.stages()))
+        classes = widgets.Dropdown(options=['true class', *scene.images.vocab], description='class')
+        super().__init__(scene, target=classes, stage=widgets.Dropdown(options=scene.stages()))
 
     def look_at(self,
         image, # which image
@@ -340,7 +342,7 @@ class Looks(Picker):
         maps, found = looks(self.scene, image, None if target == 'true class' else target, stage)
         return _draw_looks(self.scene, image, maps, found), found
 
-# %% ../nbs/14_explorer.ipynb #408ef134
+# %% ../nbs/14_explorer.ipynb #f367fbe0
 def fooled(
     scene:Scene, # networks and images
     image:int, # which image
@@ -351,10 +353,14 @@ def fooled(
     x, y = scene.images.pixels([image], scene.device), scene.images.y[[image]].to(scene.device)
     moved = fgsm(scene.cast.teacher, x, y, eps, steps) if eps else x
     with scene.shown.run(), torch.inference_mode(): said = {m.model: m.net(torch.cat((x, moved))).softmax(1).cpu() for m in scene.shown.networks}
-    rows = [dict(network=k, before=_top(p[0], scene), after=_top(p[1], scene), changed='no yes'.split()[p[0].argmax() != p[1].argmax()]) for k, p in said.items()]
-    return moved[0].cpu(), pd.DataFrame(rows)
+    return moved[0].cpu(), pd.DataFrame([dict(network=k, **_answers(p, scene, 3)) for k, p in said.items()])
 
-def _top(p, scene, n=3): return ', '.join(f'{scene.images.vocab[i]} {v:.2f}' for v, i in zip(*(t.tolist() for t in p.topk(min(n, len(p))))))
+def _answers(p, scene, n):
+    "The `n` best classes before and after, and whether the best one is another."
+    return dict(before=_top(p[0], scene, n), after=_top(p[1], scene, n), changed='yes' if p[0].argmax() != p[1].argmax() else 'no')
+
+def _changed(found): return ', '.join(found[found.changed == 'yes'].network) or 'nobody'
+def _top(p, scene, n): return ', '.join(f'{scene.images.vocab[i]} {v:.2f}' for v, i in zip(*(t.tolist() for t in p.topk(min(n, len(p))))))
 
 # %% ../nbs/14_explorer.ipynb #b7b8c98f
 EPSILONS = 0, 2, 4, 8, 16, 32 # of the curve, in 255ths
@@ -378,14 +384,15 @@ def _attacked(cast, images, eps, steps):
     try: return adversarial(cast, images, len(images), eps or 1e-9, steps)
     except KDError: return table('adversarial', 'teacher', 'fooling rate', cast.networks[0], range(len(images)), np.zeros(len(images)))
 
-# %% ../nbs/14_explorer.ipynb #95e1e0ab
+# %% ../nbs/14_explorer.ipynb #4f060d71
 def _draw_fooled(scene, image, eps, steps, moved, found):
     x = scene.images.pixels([image])[0]
     figure, ax = _canvas(5)
     _panel(ax, 0, _hwc(x), f'{image}: {scene.images.vocab[scene.images.y[image]]}')
     _panel(ax, 1, _hwc(.5 + (moved - x)/(2*max(eps, 1e-9))), f'change x {1/(2*eps):.0f}' if eps else 'no change')
-    _panel(ax, 2, _hwc(moved), 'made for T', 'changes: ' + (', '.join(found[found.changed == 'yes'].network) or 'nobody'))
-    _draw_rates(_frame(ax, 3, 2, (-1, EPSILONS[-1] + 1), f'epsilon (of 255), {steps} step{"s"*(steps > 1)}', 'fooled (%)', EPSILONS), scene, eps, steps)
+    _panel(ax, 2, _hwc(moved), 'made for T', f'changes: {_changed(found)}')
+    axis = f'epsilon (of 255), {steps} step{"s"*(steps > 1)}'
+    _draw_rates(_frame(ax, 3, 2, (-1, EPSILONS[-1] + 1), axis, 'fooled (%)', EPSILONS), scene, eps, steps)
     return figure
 
 def _draw_rates(draw, scene, eps, steps):
@@ -478,25 +485,25 @@ def strengths(
     "Where a change lies on the axes of the probes."
     return dict(colour=max(abs(brightness - 1), abs(contrast - 1), abs(saturation - 1), 2*abs(hue)), crop=crop, shift=shift)
 
-# %% ../nbs/14_explorer.ipynb #c79849d5
+# %% ../nbs/14_explorer.ipynb #52773cfc
 def unmoved(
     scene:Scene, # networks and images
     image:int, # which image
     **change, # as in `changed`
-) -> tuple: # the changed image 3 x H x W; a table: network, before, after, agreement (of the few images, 0 to 1)
+) -> tuple: # the changed image 3 x H x W; a table: network, before, after, changed, agreement (of the few images, 0 to 1)
     "What every network says of an image and of its changed copy, and how many of the few images keep their answer."
     x = torch.cat((scene.images.pixels([image], scene.device), scene.few.pixels(range(len(scene.few)), scene.device)))
     moved = changed(x, **change)
     with scene.shown.run(), torch.inference_mode(): said = {m.model: m.net(torch.cat((x[:1], moved))).softmax(1).cpu() for m in scene.shown.networks}
     clean = {k: z.argmax(1) for k, z in scene.shown.logits(scene.few, device=scene.device).items()}
-    rows = [dict(network=k, before=_top(p[0], scene, 1), after=_top(p[1], scene, 1), agreement=(p[2:].argmax(1) == clean[k, 0]).float().mean().item()) for k, p in said.items()]
-    return moved[0].cpu(), pd.DataFrame(rows)
+    kept = {k: (p[2:].argmax(1) == clean[k, 0]).float().mean().item() for k, p in said.items()}
+    return moved[0].cpu(), pd.DataFrame([dict(network=k, **_answers(p, scene, 1), agreement=kept[k]) for k, p in said.items()])
 
-# %% ../nbs/14_explorer.ipynb #b51d50f6
+# %% ../nbs/14_explorer.ipynb #3f699aba
 def _draw_unmoved(scene, image, curve, change, moved, found):
     figure, ax = _canvas(5)
     _panel(ax, 0, _hwc(scene.images.pixels([image])[0]), f'{image}: {scene.images.vocab[scene.images.y[image]]}')
-    _panel(ax, 1, _hwc(moved), 'changed', 'moved: ' + (', '.join(r.network for r in found.itertuples() if r.before.split()[:-1] != r.after.split()[:-1]) or 'nobody'))
+    _panel(ax, 1, _hwc(moved), 'changed', f'changes: {_changed(found)}')
     axis = dict(colour='strength of the jitter', crop='share of the area', shift='shift (pixels)')[curve]
     means, at = scene.curve(curve), strengths(**change)[curve]
     x = [f(*means.columns, at, curve == 'crop') for f in (min, max)]
@@ -530,7 +537,7 @@ def plot_unmoved(
     scene = _scene(scene)
     return _draw_unmoved(scene, image, curve, change, *unmoved(scene, image, **change))
 
-# %% ../nbs/14_explorer.ipynb #c373755d
+# %% ../nbs/14_explorer.ipynb #029a02bb
 class Unmoved(Picker):
     "Who keeps its answer? Colours, crop and shift on sliders."
     by = 'colour', '0.4', 'agreement'
@@ -538,8 +545,8 @@ class Unmoved(Picker):
         scene, # a `Scene`, or a run folder
     ):
         factors = {name: widgets.FloatSlider(1., min=0., max=2., step=.05) for name in ('brightness', 'contrast', 'saturation')}
-        super().__init__(scene, **factors, hue=widgets.FloatSlider(0., min=-.5, max=.5, step=.02), crop=widgets.FloatSlider(1., min=.1, max=1., step=.05),
-                         shift=widgets.IntSlider(0, 0, 8), curve=widgets.Dropdown(options=['colour', 'crop', 'shift']))
+        super().__init__(scene, **factors, hue=widgets.FloatSlider(0., min=-.5, max=.5, step=.02),
+                         crop=widgets.FloatSlider(1., min=.1, max=1., step=.05), shift=widgets.IntSlider(0, 0, 8), curve=widgets.Dropdown(options=['colour', 'crop', 'shift']))
 
     def look_at(self,
         image, # which image
@@ -566,7 +573,7 @@ def regions(
     same = {k: (v == answers['T']).float() for k, v in answers.items()}
     return here, answers, pd.DataFrame([dict(network=k, agreement=v.mean().item(), inside=v[here.inside].mean().item()) for k, v in same.items()])
 
-# %% ../nbs/14_explorer.ipynb #973c6432
+# %% ../nbs/14_explorer.ipynb #34c69151
 def _draw_boundary(scene, three, here, answers, found):
     x, side, names = here.x.cpu(), int(len(here.grid)**.5), [scene.images.vocab[scene.images.y[i]] for i in three]
     figure, ax = _canvas(len(answers) + 1, low=-.12)
@@ -579,10 +586,11 @@ def _draw_boundary(scene, three, here, answers, found):
         painted = shades[torch.searchsorted(there, answers[row.network]).view(side, side).flip(0).numpy() % len(shades)]
         _panel(ax, column, .25 + .75*painted, row.network, f'{row.agreement:.2f}', color=colour(row.network))
         ax.plot(GAP*column + (GAP - 1)/2 + at[:, 0], LINES/2 + at[:, 1], 'k.-', lw=.8, ms=4)
-    for i, k in enumerate(there[:20].tolist()): ax.text(.04 + GAP*(len(answers) + 1)*i/len(there[:20]), -.08, scene.images.vocab[k], fontsize=7, color=.8*shades[i % len(shades)])
+    step = ax.get_xlim()[1]/min(len(there), 20)
+    for i, k in enumerate(there[:20].tolist()): ax.text(.04 + i*step, -.08, scene.images.vocab[k], fontsize=7, color=.8*shades[i % len(shades)])
     return figure
 
-# %% ../nbs/14_explorer.ipynb #1fb94a50
+# %% ../nbs/14_explorer.ipynb #bc2925f4
 def plot_boundary(
     scene, # a `Scene`, or a run folder
     three=(0, 1, 2), # numbers of three images
@@ -590,7 +598,8 @@ def plot_boundary(
 ) -> Figure:
     "The state of `Boundary` as a figure: the plane as each network divides it, and the share on which it agrees with the teacher. Raises `KDError`."
     scene = _scene(scene)
-    require(all(0 <= i < len(scene.images) for i in three), 'three', f'{tuple(three)} among {len(scene.images)} images', f'Give numbers from 0 to {len(scene.images) - 1}')
+    n = len(scene.images)
+    require(all(0 <= i < n for i in three), 'three', f'{tuple(three)} among {n} images', f'Give numbers from 0 to {n - 1}')
     return _draw_boundary(scene, three, *regions(scene, three, points))
 
 class Boundary(Explorer):
@@ -674,7 +683,7 @@ def _samples(scene, probe, condition, samples):
     three = triplets(images, max(samples) + 1, scene.known.get('seed', 0))[samples]
     return torch.stack([torch.cat(list(images.pixels(t)), 2) for t in three])
 
-# %% ../nbs/14_explorer.ipynb #a36ce3a1
+# %% ../nbs/14_explorer.ipynb #ca6d0118
 def _draw_behind(found, n=6):
     "Two rows of images: gained above, lost below."
     figure, ax = _canvas(n, 2)
@@ -684,10 +693,10 @@ def _draw_behind(found, n=6):
 def _filtered(scene, probe, metric, condition, networks):
     "The estimates of a filter; `all` conditions and, if none is named, all networks."
     part = scene.estimates
-    part = part[(part.probe == probe) & (part.metric == metric)]
-    kept = part[part.condition.isin([condition] if condition != 'all' else part.condition) & part.student.isin(networks or part.student)].reset_index(drop=True)
-    require(len(kept), 'metric', f'no estimate of {probe}, {metric}, {condition}', 'Loosen the filter')
-    return kept
+    part = part[(part.probe == probe) & (part.metric == metric) & part.student.isin(networks or part.student)]
+    part = part if condition == 'all' else part[part.condition == condition]
+    require(len(part), 'metric', f'no estimate of {probe}, {metric}, {condition}', 'Loosen the filter')
+    return part.reset_index(drop=True)
 
 def plot_report(
     scene, # a `Scene`, or a run folder
@@ -710,7 +719,7 @@ def plot_behind(
     require(found, 'row', f'no image lies behind {row.probe}', 'Give an estimate of another property')
     return _draw_behind(found, n)
 
-# %% ../nbs/14_explorer.ipynb #a346f9c4
+# %% ../nbs/14_explorer.ipynb #a23a7e02
 class Report(Explorer):
     "What was found? Every estimate by property, metric, condition and network; a click on a point shows the images behind it."
     def __init__(self,
@@ -718,8 +727,9 @@ class Report(Explorer):
     ):
         self.points, self.behind, self.chosen, self.asked, self.settling = [], _image(), 0, None, True
         scene = _scene(scene)
-        super().__init__(scene, probe=widgets.Dropdown(options=list(scene.estimates.probe.unique()), description='property'), metric=widgets.Dropdown(options=['']),
-                         condition=widgets.Dropdown(options=['all']), networks=widgets.SelectMultiple(options=list(scene.estimates.student.unique()), rows=4))
+        probes, students = (list(scene.estimates[c].unique()) for c in ('probe', 'student'))
+        super().__init__(scene, probe=widgets.Dropdown(options=probes, description='property'), metric=widgets.Dropdown(options=['']),
+                         condition=widgets.Dropdown(options=['all']), networks=widgets.SelectMultiple(options=students, rows=4))
         self.settling = False; self.show()
 
     def arrange(self,
@@ -779,24 +789,26 @@ def choose(self:Report,
     "Mark a point and show the images behind it."
     self.chosen = i; self.show()
 
-# %% ../nbs/14_explorer.ipynb #518417cf
+# %% ../nbs/14_explorer.ipynb #fd3094d7
 SMOOTH = 20 # batches in the moving mean of a training curve
 
 def _draw_terms(log):
     "Panels for cross-entropy, the objectives' own terms, and accuracy, where there are any; a line for each student."
     terms = [t for t in log.term.unique() if t not in ('cross-entropy', 'accuracy', 'validation accuracy')]
-    panels = {k: v for k, v in {'cross-entropy': ['cross-entropy'], ', '.join(terms): terms, 'accuracy': ['accuracy', 'validation accuracy']}.items() if log.term.isin(v).any()}
+    panels = {'cross-entropy': ['cross-entropy'], ', '.join(terms): terms, 'accuracy': ['accuracy', 'validation accuracy']}
+    panels = {title: shown for title, shown in panels.items() if log.term.isin(shown).any()}
     figure = Figure(figsize=(2.9*len(panels), 2.2), dpi=80, layout='tight')
     for ax, (title, shown) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        for (student, term), part in log[log.term.isin(shown)].groupby(['student', 'term'], sort=False): _draw_term(ax, part, term, colour(student), student)
+        for (student, term), part in log[log.term.isin(shown)].groupby(['student', 'term'], sort=False): _draw_term(ax, part, student, term)
         ax.set_title(title, fontsize=8); ax.tick_params(labelsize=7); ax.spines[['top', 'right']].set_visible(False)
         if shown is terms and (log[log.term.isin(terms)].value > 0).all(): ax.set_yscale('log')
     figure.axes[0].legend(fontsize=7, frameon=False)
     return figure
 
-def _draw_term(ax, part, term, shade, label):
-    if term == 'validation accuracy': ax.plot(part.step, part.value, 'o', ms=4, color=shade); return
-    ax.plot(part.step, part.value.rolling(SMOOTH, min_periods=1).mean() if len(part) > 2*SMOOTH else part.value, color=shade, lw=1, label=label)
+def _draw_term(ax, part, student, term):
+    value = part.value.rolling(SMOOTH, min_periods=1).mean() if len(part) > 2*SMOOTH else part.value
+    if term == 'validation accuracy': ax.plot(part.step, part.value, 'o', ms=4, color=colour(student))
+    else: ax.plot(part.step, value, color=colour(student), lw=1, label=student)
 
 def plot_training(
     log:pd.DataFrame, # columns student, term, value, and step or epoch: `learn.distill.log`, a run's log, or `Training.log`
@@ -805,7 +817,7 @@ def plot_training(
     require(len(log) > 0, 'log', 'it is empty', 'Train at least one epoch')
     return _draw_terms(log if 'step' in log else log.rename(columns=dict(epoch='step')))
 
-# %% ../nbs/14_explorer.ipynb #d37e9828
+# %% ../nbs/14_explorer.ipynb #ccd60706
 class Training(Callback):
     "Draws the loss terms and the accuracy of every student while they train, in `Training().widget`."
     order = 60 # after fastai's Recorder
@@ -835,7 +847,8 @@ class Training(Callback):
         if self.training and time.perf_counter() - self.drawn > self.every: self.draw()
 
     def after_epoch(self):
-        self.rows += [(self.step, m.student, 'validation accuracy', m.value.item()) for m in self.metrics if hasattr(m, 'student') and m.value is not None]
+        told = [m for m in self.metrics if isinstance(m, StudentAccuracy) and m.value is not None]
+        self.rows += [(self.step, m.student, 'validation accuracy', m.value.item()) for m in told]
         self.draw()
 
     def draw(self):
@@ -909,7 +922,7 @@ def _write_page(folder, code):
     write_json(folder/'voila'/'templates'/'kd_explore'/'conf.json', dict(base_template='lab'))
     return folder/'explore.ipynb'
 
-# %% ../nbs/14_explorer.ipynb #b579c161
+# %% ../nbs/14_explorer.ipynb #166eea33
 def _check_port(port):
     require(1 <= port <= 65535, 'port', f'got {port}', 'Give 1 to 65535, for example 8866')
     with socket.socket() as s: require(s.connect_ex(('127.0.0.1', port)) != 0, 'port', f'{port} is in use', f'Give another one, for example --port {port % 65535 + 1}')
@@ -926,7 +939,8 @@ def _serve(code, port, no_browser):
         page = _write_page(Path(folder), code)
         for name, first in dict(PYTHONPATH=[os.path.abspath(p) for p in sys.path], JUPYTER_PATH=[folder]).items():
             os.environ[name] = os.pathsep.join([*first, *filter(None, [os.environ.get(name)])])
-        voila.launch_instance([str(page), f'--port={port}', '--template=kd_explore', '--Voila.log_level=ERROR', '--Voila.ip=127.0.0.1', *['--no-browser']*no_browser])
+        options = f'--port={port} --template=kd_explore --Voila.log_level=ERROR --Voila.ip=127.0.0.1'.split()
+        voila.launch_instance([str(page), *options, *['--no-browser']*no_browser])
 
 def _serve_run(run, port, no_browser):
     "Serve the page of a finished run."
