@@ -1,8 +1,6 @@
 "The explorers in a real browser: every control is moved, and picture and numbers become what the probes say."
-import base64, json, os, shutil, signal, socket, subprocess, sys, time
+import base64, shutil, signal, socket, subprocess, sys, time
 from io import BytesIO
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,13 +11,13 @@ from PIL import Image
 from kd_knowledge.adversarial import adversarial, fgsm
 from kd_knowledge.boundary import boundary, triplets
 from kd_knowledge.data import adjust_colours, get_images
-from kd_knowledge.explorer import (EPSILONS, EXPLORERS, Scene, _png, kd_explore, open_run, plot_behind, plot_boundary, plot_fooled_at, plot_looks, plot_report,
+from kd_knowledge.explorer import (EXPLORERS, Scene, _png, explore, kd_explore, open_run, plot_behind, plot_boundary, plot_fooled_at, plot_looks, plot_report,
                                    plot_training, plot_unmoved)
 from kd_knowledge.invariance import invariance
 from kd_knowledge.localization import localization
 from kd_knowledge.models import create_model
 from kd_knowledge.probes import Cast
-from kd_knowledge.study import kd_study
+from kd_knowledge.study import kd_probe, kd_study
 
 pytest.importorskip('voila', reason='the pages need voila')
 sync_api = pytest.importorskip('playwright.sync_api', reason='the browser is driven by playwright')
@@ -49,9 +47,9 @@ def free_port():
 
 class Served:
     "A page of our command in a process of its own, open in a browser; what goes wrong there is kept in `faults`."
-    def __init__(self, code, browser):
+    def __init__(self, code, browser, folder):
         self.port, self.faults = free_port(), []
-        self.process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, str(self.port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, str(self.port)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         end = time.monotonic() + 60
         while socket.socket().connect_ex(('127.0.0.1', self.port)):
             assert self.process.poll() is None and time.monotonic() < end, self.process.stdout.read()
@@ -88,8 +86,7 @@ def browser():
 
 @pytest.fixture(scope='module')
 def served(run, browser):
-    code = f'import sys; from kd_knowledge.explorer import kd_explore; sys.exit(kd_explore([{str(run)!r}, "--port", sys.argv[1], "--no-browser"]))'
-    served = Served(code, browser)
+    served = Served('import sys; from kd_knowledge.explorer import kd_explore; sys.exit(kd_explore(["run", "--port", sys.argv[1], "--no-browser"]))', browser, run.parent)
     yield served
     if served.process.poll() is None: served.process.kill()
 
@@ -272,8 +269,8 @@ button.on_click(train)
 
 
 @browsing
-def test_training(browser):
-    served = Served(f'import sys; from kd_knowledge.explorer import _serve; _serve({LIVE + "ipywidgets.VBox([button, live.widget])"!r}, int(sys.argv[1]), True)', browser)
+def test_training(browser, tmp_path):
+    served = Served(f'import sys; from kd_knowledge.explorer import _serve; _serve({LIVE + "ipywidgets.VBox([button, live.widget])"!r}, int(sys.argv[1]), True)', browser, tmp_path)
     try:
         page, sources = served.page, set()
         page.locator('button:text-is("train")').click()
@@ -327,6 +324,28 @@ def test_without_voila(run, capsys, monkeypatch):
     assert "pip install 'kd_knowledge[explore]'" in told(capsys, run)
 
 
+NETWORKS = """
+from kd_knowledge.models import create_model
+def make(seed): return create_model('resnet_small', 10, width=4, seed=seed)
+def teacher(): return make(1)
+def control(): return make(2)
+def student(): return make(3)
+"""
+
+
+def test_a_run_of_kd_probe(tmp_path, monkeypatch):
+    "Networks and images that were given by name are found again; what was not probed is worked out, and there are no logs."
+    (tmp_path/'my_networks_2.py').write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    assert kd_probe(['--teacher', 'my_networks_2:teacher', '--students', 'KL=my_networks_2:student', '--controls', 'my_networks_2:control', '--data', 'digits', '--size', '32',
+                     '--n', '40', '--probes', 'localization', '--device', 'cpu', '--out', 'found']) == 0
+    tabs = explore('found')
+    assert [tabs.get_title(i) for i in range(len(tabs.children))] == ['Looks', 'Fooled', 'Unmoved', 'Boundary', 'Report']
+    for i, name in enumerate(['Looks', 'Fooled', 'Unmoved', 'Boundary', 'Report']):
+        tabs.selected_index = i
+        assert type(tabs.children[i].children[0]).__name__ == name and 'alert' not in tabs.children[i].children[0].numbers.value
+
+
 MOVES = dict(Looks=dict(image=5, stage='F2', target='ring', order='KL, strongest', search='1'), Fooled=dict(eps=16, steps=3, image=4),
              Unmoved=dict(brightness=.5, contrast=1.5, saturation=.2, hue=.2, crop=.6, shift=3, curve='crop', image=8), Boundary=dict(first=40, second=41, third=42),
              Report=dict(probe='colour', condition='0.4', networks=('Hint',)))
@@ -338,7 +357,7 @@ def test_reaction_time(capsys):
     cast = Cast(make(32, 0), dict(Ind=make(16, 1), KL=make(16, 2), Hint=make(16, 3), CRD=make(16, 4)))
     images = get_images('shapes', 'valid', n=64)
     few = images.subset(range(32))
-    scene = Scene(cast, images, pd.concat([localization(cast, few), invariance(cast, few, shifts=(4,))]))
+    scene = Scene(cast, images, pd.concat([localization(cast, few), invariance(cast, few, colours=(.2, .4), crops=(.5,), shifts=(4,))]))
     def moved(explorer, name, value):
         "Wall and processor time of a move, in seconds; the second is what counts where others keep the machine busy."
         start = time.perf_counter(), time.process_time()
