@@ -52,7 +52,8 @@ class Served:
         self.process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, str(self.port)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         end = time.monotonic() + 60
         while socket.socket().connect_ex(('127.0.0.1', self.port)):
-            assert self.process.poll() is None and time.monotonic() < end, self.process.stdout.read()
+            if time.monotonic() > end: self.process.kill()
+            assert self.process.poll() is None, self.process.stdout.read()
             time.sleep(.1)
         self.page = browser.new_page(viewport=dict(width=1000, height=1000))
         self._watch()
