@@ -136,7 +136,7 @@ def effects(
     require({student, independent} <= set(means), 'student', f'no rows of {student} and {independent}', 'Give the long table of a cast that has both')
     return (means[student] - means[independent]).dropna().sort_values(ascending=False, kind='stable')
 
-# %% ../nbs/14_explorer.ipynb #569b2621
+# %% ../nbs/14_explorer.ipynb #55e31e7e
 SIDE, GAP, LINES = 1.15, 1.06, .44 # inches of a panel; panel and gap; room for text above and below it, in panels
 
 def _canvas(columns, rows=1, low=0.):
@@ -150,8 +150,8 @@ def _panel(ax, column, image, above='', below='', row=0, color='black', outline=
     "An image H x W x 3 as a square, `row` 0 at the bottom, with a line of text above and below."
     left, low = GAP*column + (GAP - 1)/2, (1 + LINES)*row + LINES/2
     ax.imshow(np.clip(image, 0, 1), extent=(left, left + 1, low, low + 1), interpolation='nearest', aspect='auto')
-    ax.text(left + .5, low + 1.03, above, ha='center', va='bottom', fontsize=8, color=color)
-    ax.text(left + .5, low - .04, below, ha='center', va='top', fontsize=8, color=color)
+    for text, at, va in ((above, low + 1.03, 'bottom'), (below, low - .04, 'top')):
+        if text: ax.text(left + .5, at, text, ha='center', va=va, fontsize=8, color=color)
     if outline is not None: ax.plot(left + outline[:, 0], low + outline[:, 1], color='white', lw=1)
 
 def _outline(mask):
@@ -691,11 +691,11 @@ def _samples(scene, probe, condition, samples):
     three = triplets(images, max(samples) + 1, scene.known.get('seed', 0))[samples]
     return torch.stack([torch.cat(list(images.pixels(t)), 2) for t in three])
 
-# %% ../nbs/14_explorer.ipynb #d5d10a01
+# %% ../nbs/14_explorer.ipynb #a63a0ab3
 def _draw_behind(found, n=6):
     "Two rows of images: gained above, lost below."
     figure, ax = _canvas(n, 2)
-    for i, (sample, effect, pixels) in enumerate(found): _panel(ax, i % n, _hwc(pixels), f'{sample}', f'{effect:+.2f}', row=1 - i//n)
+    for i, (sample, effect, pixels) in enumerate(found): _panel(ax, i % n, _hwc(pixels), below=f'{sample}: {effect:+.2f}', row=1 - i//n)
     return figure
 
 def _filtered(scene, probe, metric, condition, networks):
