@@ -11,10 +11,11 @@ DOTS = awk '/^ *(Collecting|Downloading)/ {printf "."; fflush()} \
 INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 
 .DEFAULT_GOAL = help
-.PHONY: help study studies results test check export readme clean-notebooks docs wheel
+.PHONY: help study explore studies results test check export readme clean-notebooks docs wheel
 
 help:
 	@echo 'make study            install, run the default study, write the report to runs/default/report.html'
+	@echo 'make explore          install the explore extra and open what RUN=runs/default holds in the browser'
 	@echo 'make studies          run the small studies of all the paper'\''s sections (about an hour) and their notebooks'
 	@echo 'make results          write nbs/studies/agreement.csv, the paper beside the stored results'
 	@echo 'make test             install with the development extra, then every check, notebook and test'
@@ -29,6 +30,9 @@ help:
 
 study: $(VENV)/.installed
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(THREADS)} $(BIN)/kd_study
+
+explore: $(VENV)/.installed-explore
+	@$(BIN)/kd_explore $${RUN:-runs/default}
 
 studies: $(VENV)/.installed-dev
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(THREADS)} $(BIN)/python -W ignore .ci/studies $(STUDIES)
@@ -71,6 +75,11 @@ $(VENV)/.installed: settings.ini setup.py | $(BIN)/pip
 	@echo 'Installing kd_knowledge into $(VENV): PyTorch alone is some GB, so the first time takes minutes'
 	@$(INSTALL) -e . | $(DOTS)
 	@touch $@
+
+$(VENV)/.installed-explore: settings.ini setup.py | $(BIN)/pip
+	@echo 'Installing kd_knowledge and Voila into $(VENV): PyTorch alone is some GB, so the first time takes minutes'
+	@$(INSTALL) -e '.[explore]' | $(DOTS)
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: settings.ini setup.py | $(BIN)/pip
 	@echo 'Installing kd_knowledge and its development tools into $(VENV): PyTorch alone is some GB, so the first time takes minutes'

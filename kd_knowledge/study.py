@@ -765,7 +765,7 @@ GROUPS = dict(students=[600, 50, 2000, 200, 0, 200, 800], teacher=[4000, 4000, 0
 
 PRESETS |= {
     'mnist-domains': Preset('E8, E11, Tables 1 and 13', dict(DIGITS, data='mnist', teacher_epochs=20, epochs=20, lr=.002), 'mnist_cnn-mnist_cnn'),
-    'fashion-domains': Preset('E8, E11, Tables 1 and 13 on Fashion-MNIST', dict(DIGITS, data='fashion_mnist', n_probe=5000, bs=128, teacher_epochs=3, epochs=3,
+    'fashion-domains': Preset('E8, E11, Tables 1 and 13 on Fashion-MNIST', dict(DIGITS, data='fashion_mnist', n_probe=5000, bs=128, teacher_epochs=3, epochs=2,
         lr=.002, probe_args=dict(boundary=dict(points=10))), 'mnist_cnn-mnist_cnn'),
     'fairface-bias': Preset('E9, Table 14', dict(data='fairface', size=64, teacher='resnet_cifar', student='resnet_cifar', objectives=dict(KL={}), jitter=0., crop=.7,
         data_args=dict(train_groups=GROUPS['students']), teacher_data=dict(train_groups=GROUPS['teacher']), teacher_epochs=60, epochs=60,
