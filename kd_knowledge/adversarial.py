@@ -34,8 +34,8 @@ def fgsm(
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
     y:torch.Tensor, # N true classes
     eps:float=8/255, # how far a pixel may move, in (0, 1]
-    steps:int=5, # how many steps (the paper's k)
-    alpha:float=None, # how far a pixel moves in one step; None takes eps/steps, so that the last step just reaches the edge
+    steps:int=5, # how many steps (the paper's k), 1 or more
+    alpha:float=None, # how far a pixel moves in one step, above 0; None takes eps/steps, so that the last step just reaches the edge
 ) -> torch.Tensor: # pixels N x 3 x H x W in [0, 1], nowhere further than eps from x
     "Images that raise the network's loss (iterative FGSM, Kurakin 2017; paper, section 4.2 and appendix 10). Raises `KDError` for an eps above 1."
     _check_attack(eps, steps, alpha); check_pixels(x)
@@ -84,7 +84,7 @@ def _rows(cast, condition, attacked, found, right, eps):
 def adversarial(
     cast, # a `Cast`; its network `foreign`, if it has one, is attacked too
     images, # an `Images`
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     eps:float=8/255, # see `fgsm`
     steps:int=5, # see `fgsm`
     alpha:float=None, # see `fgsm`

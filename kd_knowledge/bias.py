@@ -46,7 +46,7 @@ def shape_bias(
     cast, # a `Cast`
     images, # an `Images`; its cues['texture'] are needed where `domains` has no cue conflict
     domains:dict=None, # name -> `Images`; of these `cue conflict` or `cue-conflict` is taken
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # probe `bias`, condition `cue conflict`, metrics `shape bias` (each image's part of it) and `answered by a cue` (0 or 1)
     """Does a network go by shape or by texture (paper, section 11.5; Geirhos 2019)? `sample` is the position in the cue-conflict images, the mean
@@ -110,7 +110,7 @@ def _group_names(images):
 def group_bias(
     cast, # a `Cast`
     images, # an `Images` with groups
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: probe `groups`, conditions `all` and each group's name, metric `accuracy`, 0 or 1
     "Whom is a network right about (paper, section 5.2)? Raises `KDError` for images without groups or with classes that are not the networks'."

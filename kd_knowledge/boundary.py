@@ -59,7 +59,7 @@ class Plane:
 def plane(
     x:torch.Tensor, # three images, 3 x 3 x H x W, pixels in [0, 1]
     points:int=20, # points on each side of the grid, 3 or more
-    margin:float=.1, # how far the grid goes beyond the three images on each side, in shares of that side
+    margin:float=.1, # how far the grid goes beyond the three images on each side, in shares of that side, 0 or more
 ) -> Plane:
     "The plane through three images with a grid in it (Somepalli 2022, section 3). Raises `KDError` for a grid too small or images on one line."
     require(len(x) == 3, 'triplet', f'{len(x)} images', 'Give three')
@@ -76,7 +76,7 @@ def inside(self:Plane) -> torch.Tensor: # bool, points^2
 
 @patch
 def batches(self:Plane,
-    bs:int=256, # points a batch, at most
+    bs:int=256, # points a batch, at most; 1 or more
 ):
     "Yield the pixels of the points, N x 3 x H x W, in batches of about the same size. Outside the triangle they may leave [0, 1]."
     for part in self.weights.to(self.x).chunk(-(-len(self.weights)//bs)): yield (part @ self.x.flatten(1)).view(-1, *self.x.shape[1:])
@@ -136,7 +136,7 @@ def boundary(
     planes:int=50, # triplets in each domain, 1 or more
     points:int=20, # points on each side of the grid, 3 or more
     seed:int=0, # of the triplets
-    bs:int=256, # points a batch
+    bs:int=256, # points a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: conditions `seen` and the domains, metrics `agreement` and `agreement inside`, a sample is a plane
     """On which share of a plane through three images does a network answer as the teacher does (paper, section 6, Table 1; Somepalli 2022)?
@@ -255,7 +255,7 @@ def linear_case(
     dims:int=10, # m, 1 or more
     points=(5, 10, 11, 20, 100), # how many points the student sees, each 2 or more
     noises=(0., .1, .3), # standard deviations of the noise on the logits
-    seeds:int=5, # how many teachers and sets of points
+    seeds:int=5, # how many teachers and sets of points, 1 or more
 ) -> pd.DataFrame: # columns points, noise, seed, student, weights, bias, angle (degrees), agreement (share of 10,000 fresh points)
     """Linear students of random linear teachers (paper, section 6). `logits` is fitted to the logits; the others are independent: they see labels alone, so they have
     no noise. `weights` and `bias` are errors in units of |W_T|. Raises `KDError` for fewer than 2 points or no dimension."""
@@ -311,7 +311,7 @@ def _draw_solutions(axes, weights, bias, x, distances):
 # %% ../nbs/11_boundary.ipynb #47547492
 def plot_linear(
     weights=(1.2, .5), # the teacher's W, 2
-    bias:float=-.1, # the teacher's b
+    bias:float=-.1, # the teacher's b, any number that leaves points on both sides, for example -.1
     x=((-.9, .8), (.9, -1.), (.1, 1.4), (-1.5, -.6), (1.5, .6), (-.3, -1.5)), # points of both classes, n x 2, n at least 3, within -2 to 2
 ): # matplotlib axes: one, two, three logits, labels alone
     "Which boundaries logits leave, circles drawn around the first three points, and which labels (paper, figure 7, left). Raises `KDError`."

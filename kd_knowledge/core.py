@@ -187,7 +187,7 @@ def records(self:RunFolder) -> list:
 def progress(
     items, # what to go through
     text:str='', # what is being done
-    total:int=None, # how many items, where `items` has no length
+    total:int=None, # how many items, 0 or more, where `items` has no length
 ):
     "`items`, with a bar on a terminal or in a notebook while they are worked through; nothing where nobody watches."
     return tqdm(items, desc=text, total=total, leave=False, disable=None)

@@ -74,7 +74,7 @@ def _decoded(path, side, use):
 
 def read_image(
     path, # an image file
-    size:int, # pixels of each side
+    size:int, # pixels of each side, 1 or more
 ) -> np.ndarray: # uint8, size x size x 3
     "Decode, turn upright, resize the shorter side to `size`, cut out the centre. Raises `KDError` naming a file that is broken."
     return _decoded(path, size, lambda image: np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR)))
@@ -100,7 +100,7 @@ class Images:
         x, # uint8 tensor N x 3 x H x W, or a list of N paths that are decoded when asked for
         y, # class indices, N, from 0 to len(vocab) - 1
         vocab, # names of the classes
-        size:int, # pixels of each side
+        size:int, # pixels of each side, 1 or more
         name:str='images', # what to call them in a report
         masks=None, # BoolTensor N x H x W: where the object is; None where nobody knows
         cues=None, # dict of LongTensors N: labels that the texture or the hue suggests
@@ -227,8 +227,8 @@ def join(
 def show_images(
     x:torch.Tensor, # pixels in [0, 1], N x 3 x H x W
     titles=None, # N texts
-    ncols:int=10, # images in a row
-    side:float=.7, # inches of an image
+    ncols:int=10, # images in a row, 1 or more
+    side:float=.7, # inches of an image, above 0
 ):
     "Draw images in a grid; returns the figure."
     import matplotlib.pyplot as plt
@@ -461,7 +461,7 @@ def domains(
     n:int, # images, 1 or more
     size:int=32, # pixels of each side, 8 or more
     seed:int=0, # the world
-    start:int=VALID_START, # index of the first image; the default is the first of the valid split
+    start:int=VALID_START, # index of the first image, 0 or more; the default is the first of the valid split
     cue:float=.85, # share of the images in which texture and hue go with the class, 0 to 1; without meaning in a cue conflict
 ) -> Images:
     "`n` scenes of the world in one domain (PAPER E7): the same index shows the same shape at the same place in each. Raises `KDError`."
@@ -474,7 +474,7 @@ def shapes(
     size:int=32, # pixels of each side, 8 or more
     seed:int=0, # the world
     cue:float=.85, # share of the images in which texture and hue go with the class, 0 to 1
-    start:int=0, # index of the first image
+    start:int=0, # index of the first image, 0 or more
 ) -> Images:
     "`n` images of the world in the seen domain, with masks and cue labels. Raises `KDError`."
     return domains('photo', n, size, seed, start, cue)
@@ -559,7 +559,7 @@ def random_resized_crop(
     scale, # (low, high): share of the image's area, above 0 and at most 1; equal for a fixed share
     generator:torch.Generator=None, # where the boxes come from; None is PyTorch's own
     ratio=(3/4, 4/3), # (low, high): width over height of the box
-    size:int=None, # side of the result, pixels; None keeps the height of `x`
+    size:int=None, # side of the result, pixels, 1 or more; None keeps the height of `x`
     flip:bool=False, # whether to mirror each image with probability 1/2
 ) -> torch.Tensor: # N x C x size x size
     "A random box of each image, resized (PAPER E5; Szegedy 2014). Raises `KDError` for a scale outside (0, 1]."
@@ -574,7 +574,7 @@ def random_shift(
     x:torch.Tensor, # pixels, N x C x H x W, square
     m:int, # largest shift, pixels, 0 or more
     generator:torch.Generator=None, # where the corners come from; None is PyTorch's own
-    size:int=None, # side of the crops, pixels; None keeps that of `x`
+    size:int=None, # side of the crops, pixels, 1 or more; None keeps that of `x`
 ) -> tuple: # two batches N x C x size x size
     "Two random crops of the centre of size + m pixels (PAPER E6). An image smaller than that is first continued by reflection. Raises `KDError`."
     height, width = x.shape[2:]; size = size or height
@@ -1063,7 +1063,7 @@ class ImageLoader(DataLoader):
     "Batches (pixels, label, index) of `Images`; order and augmentation are given by the seed and the epoch."
     def __init__(self,
         dataset:Images, # what to draw from
-        bs:int=64, # images in a batch
+        bs:int=64, # images in a batch, 1 or more
         augment=None, # called with (pixels, generator) on each batch, on the device
         seed:int=0, # of order and augmentation
         **kwargs, # fastai's: shuffle, drop_last, device, num_workers ...
@@ -1118,7 +1118,7 @@ def __iter__(self:ImageLoader):
 @patch
 def show_batch(self:ImageLoader,
     b=None, # a batch; None takes one
-    max_n:int=9, # how many images
+    max_n:int=9, # how many images, 1 or more
     **kwargs, # of `show_images`
 ):
     "Draw the first images of a batch with their classes; returns the figure."
@@ -1139,7 +1139,7 @@ def image_loaders(
     augment=None, # for the train batches, for example `Augment()`; None leaves them as they are
     seed:int=0, # of the train order and the augmentation
     device=None, # where the batches shall be; None is `default_device()`
-    num_workers:int=None, # processes that decode images on disk; None chooses
+    num_workers:int=None, # processes that decode images on disk, 0 or more; None chooses
 ) -> DataLoaders:
     "fastai's `DataLoaders` of two sets of images. Raises `KDError` for `bs` below 1 or vocabularies that differ."
     _check_number('bs', bs, 1, 'Give 1 or more, for example 64')
@@ -1161,7 +1161,7 @@ def get_dls(
     augment=None, # for the train batches, for example `Augment()`; None leaves them as they are
     seed:int=0, # of the train order and the augmentation; the images do not depend on it
     device=None, # where the batches shall be; None is `default_device()`
-    num_workers:int=None, # processes that decode images on disk; None chooses
+    num_workers:int=None, # processes that decode images on disk, 0 or more; None chooses
     data_seed:int=0, # of the images: the world of `shapes`, the choice of n, the split
     **kwargs, # as in `get_images`
 ) -> DataLoaders: # batches (pixels, label, index), with vocab, c, n_inp

@@ -67,8 +67,8 @@ def _stream_on(self:Objective, name, device):
 class KL(Objective):
     "Soft labels (Hinton 2014; paper, section 3): cross-entropy between the softened answers, times the temperature squared, mean over the batch."
     def __init__(self,
-        weight:float=.5, # the paper's alpha
-        gamma:float=.5, # factor of the cross-entropy on the labels
+        weight:float=.5, # the paper's alpha, 0 or more
+        gamma:float=.5, # factor of the cross-entropy on the labels, 0 or more
         tau:float=4., # temperature, above 0
     ):
         super().__init__(weight, gamma)
@@ -85,7 +85,7 @@ class Nobody(KL):
     needs_teacher = False
     def __init__(self,
         weight:float=.5, # as in `KL`
-        gamma:float=.5, # factor of the cross-entropy on the labels
+        gamma:float=.5, # factor of the cross-entropy on the labels, 0 or more
         tau:float=4., # temperature of the student's answer, above 0, as in `KL`
         noise:float=.2, # variance of the noise, at least 0
         temperature:float=.15, # of the softmax that makes the soft labels, above 0
@@ -100,7 +100,7 @@ class Nobody(KL):
 @patch
 def soft_labels(self:Nobody,
     labels:torch.Tensor, # N class indices
-    n_classes:int, # K
+    n_classes:int, # K, 2 or more
 ) -> torch.Tensor: # N x K, positive, each row sums to 1
     "What stands in the teacher's place: new noise at each call, from the objective's own stream."
     drawn = torch.randn(len(labels), n_classes, generator=self._stream_on('nobody', labels.device), device=labels.device)
@@ -130,8 +130,8 @@ def layer_name(
 class Hint(Objective):
     "An intermediate layer (FitNets, Romero 2015; paper, section 3): half the mean squared distance after a trained regressor."
     def __init__(self,
-        weight:float=5., # the paper's beta
-        gamma:float=1., # factor of the cross-entropy on the labels
+        weight:float=5., # the paper's beta, 0 or more
+        gamma:float=1., # factor of the cross-entropy on the labels, 0 or more
         student_layer:str=None, # a module's name or a depth such as `F3`; None is the middle stage
         teacher_layer:str=None, # the same in the teacher
     ):
@@ -171,11 +171,11 @@ def forward(self:Hint, student, teacher, labels, index):
 class CRD(Objective):
     "Contrastive representation distillation (Tian 2020; paper, section 3), with negatives from other classes."
     def __init__(self,
-        weight:float=.8, # the paper's beta
-        gamma:float=1., # factor of the cross-entropy on the labels
+        weight:float=.8, # the paper's beta, 0 or more
+        gamma:float=1., # factor of the cross-entropy on the labels, 0 or more
         tau:float=.07, # temperature, above 0
         n_negatives:int=16384, # N, at least 1; fewer are used where other classes have fewer images
-        dim:int=128, # length of the embeddings
+        dim:int=128, # length of the embeddings, 1 or more
         momentum:float=.5, # share of the old row that stays when the bank is updated, 0 to 1
         negatives:str='bank', # `bank` (all training images) or `batch` (the teacher's embeddings of this batch)
         partition:float=None, # Z; None estimates it on the first batch, 1 is the formula as printed
@@ -389,7 +389,7 @@ class DistillCallback(Callback):
     "Logs every term of every student, and keeps the students' gradients apart. `learn.distill.log` has the mean terms of each epoch."
     order = 8  # after gradient accumulation, before mixed precision takes its step
     def __init__(self,
-        clip:float=None, # largest gradient norm of one student with its objectives; None leaves gradients alone
+        clip:float=None, # largest gradient norm of one student with its objectives, above 0; None leaves gradients alone
     ): self.clip, self.rows, self.skipped = clip, [], {}
 
     def before_train(self): self.sums, self.steps = {}, 0
@@ -489,7 +489,7 @@ def distill_learner(
     students:dict, # name -> None (independent), an objective, or a list of objectives
     student='resnet_small', # a name for `create_model`, a function that returns a network, or a network to copy
     seed:int=0, # of the students' weights, objectives and random streams
-    clip:float=None, # largest gradient norm of one student
+    clip:float=None, # largest gradient norm of one student, above 0
     opt_func=partial(OptimWrapper, opt=torch.optim.AdamW, fused=True), # as in fastai; PyTorch's fused AdamW by default
     cbs=None, # further fastai callbacks
     **kwargs

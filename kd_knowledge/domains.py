@@ -55,7 +55,7 @@ def consensus(
     cast, # a `Cast`
     images, # an `Images` of the domain that was trained on
     domains:dict, # name -> `Images` of another domain, as `domain_images` gives them
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: probe `domains`, conditions `seen` and each name, metrics `consensus` (all but T) and `accuracy` (all), 0 or 1
     """Does a network answer as the teacher does on unseen domains (paper, section 4.4)? There is no `accuracy` where the images have no labels in

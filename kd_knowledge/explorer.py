@@ -290,7 +290,7 @@ def _anatomy(net, size): return anatomy(net, size)
 # %% ../nbs/14_explorer.ipynb #14770963
 def looks(
     scene:Scene, # networks and images
-    image:int, # which image
+    image:int, # which image, 0 to n - 1
     target:str=None, # the class whose evidence is shown; None for the true one
     stage:str='last', # as in `Scene.where`
 ) -> tuple: # name -> map H x W in [0, 1]; a table: network, says, sure, cosine and, where the object is known, its share of the map
@@ -319,7 +319,7 @@ def _draw_looks(scene, image, maps, found):
 
 def plot_looks(
     scene, # a `Scene`, or a run folder
-    image:int=0, # which image
+    image:int=0, # which image, 0 to n - 1
     target:str=None, # the class whose evidence is shown; None for the true one
     stage:str='last', # as in `Scene.where`
 ) -> Figure:
@@ -338,7 +338,7 @@ class Looks(Picker):
         super().__init__(scene, target=classes, stage=widgets.Dropdown(options=scene.stages()))
 
     def look_at(self,
-        image, # which image
+        image, # which image, 0 to n - 1
         target, # a class, or `true class`
         stage, # as in `Scene.where`
     ):
@@ -349,7 +349,7 @@ class Looks(Picker):
 # %% ../nbs/14_explorer.ipynb #f367fbe0
 def fooled(
     scene:Scene, # networks and images
-    image:int, # which image
+    image:int, # which image, 0 to n - 1
     eps:float, # how far a pixel may move, from 0 to 1
     steps:int=5, # how many steps, 1 or more
 ) -> tuple: # the changed image 3 x H x W; a table: network, before, after, changed
@@ -373,7 +373,7 @@ def fooling(
     scene:Scene, # networks and images
     eps:float, # how far a pixel may move, from 0 to 1
     steps:int=5, # how many steps, 1 or more
-    bs:int=16, # images a batch
+    bs:int=16, # images a batch, 1 or more
 ): # yields once a batch
     "Work out the fooling rates on the scene's few images, a batch at a time, and keep them in `scene.rates[eps, steps]`: name -> rate, 0 to 1."
     found = []
@@ -412,7 +412,7 @@ def _draw_rates(draw, scene, eps, steps):
 # %% ../nbs/14_explorer.ipynb #9afaab30
 def plot_fooled_at(
     scene, # a `Scene`, or a run folder
-    image:int=0, # which image
+    image:int=0, # which image, 0 to n - 1
     eps:int=8, # how far a pixel may move, in 255ths, from 0
     steps:int=5, # how many steps, 1 or more
     curve:bool=True, # whether to work out the whole curve, and not only draw what is known of it
@@ -434,7 +434,7 @@ class Fooled(Picker):
         super().__init__(scene, eps=widgets.IntSlider(8, 0, EPSILONS[-1], description='epsilon'), steps=widgets.IntSlider(5, 1, 10))
 
     def look_at(self,
-        image, # which image
+        image, # which image, 0 to n - 1
         eps, # in 255ths
         steps, # of the attack
     ):
@@ -493,7 +493,7 @@ def strengths(
 # %% ../nbs/14_explorer.ipynb #52773cfc
 def unmoved(
     scene:Scene, # networks and images
-    image:int, # which image
+    image:int, # which image, 0 to n - 1
     **change, # as in `changed`
 ) -> tuple: # the changed image 3 x H x W; a table: network, before, after, changed, agreement (of the few images, 0 to 1)
     "What every network says of an image and of its changed copy, and how many of the few images keep their answer."
@@ -535,7 +535,7 @@ def curve(self:Scene,
 # %% ../nbs/14_explorer.ipynb #65ccc77a
 def plot_unmoved(
     scene, # a `Scene`, or a run folder
-    image:int=0, # which image
+    image:int=0, # which image, 0 to n - 1
     curve:str='colour', # which curve: `colour`, `crop` or `shift`
     **change, # as in `changed`
 ) -> Figure:
@@ -555,7 +555,7 @@ class Unmoved(Picker):
                          crop=widgets.FloatSlider(1., min=.1, max=1., step=.05), shift=widgets.IntSlider(0, 0, 8), curve=widgets.Dropdown(options=['colour', 'crop', 'shift']))
 
     def look_at(self,
-        image, # which image
+        image, # which image, 0 to n - 1
         curve, # which curve
         **change, # as in `changed`
     ):
@@ -675,7 +675,7 @@ def _draw_scale(ax, part, ends, y):
 def behind(
     scene:Scene, # networks, images and what the probes found
     row, # an estimate: a named tuple or Series with probe, condition, metric and student
-    n:int=6, # how many images at each end
+    n:int=6, # how many images at each end, 1 or more
 ) -> list: # (sample, effect, pixels 3 x H x W), the largest effects first, then the smallest; empty where no image lies behind a sample
     "The images on which a student gained most over the independent ones, and lost most."
     if row.probe == 'representation': return []
@@ -713,7 +713,7 @@ def plot_report(
     metric:str='cosine', # one of its metrics
     condition:str='all', # one condition, or `all`
     networks=(), # names of students; none for all
-    chosen:int=None, # which of the points is marked
+    chosen:int=None, # which of the points is marked, from 0
 ) -> Figure:
     "The upper picture of `Report`: every estimate of a filter with interval, control and luck of the seed. Raises `KDError` where none is left."
     return _draw_report(_filtered(_scene(scene), probe, metric, condition, networks), chosen)[0]
@@ -721,7 +721,7 @@ def plot_report(
 def plot_behind(
     scene, # a `Scene`, or a run folder
     row, # an estimate, as in `behind`
-    n:int=6, # how many images at each end
+    n:int=6, # how many images at each end, 1 or more
 ) -> Figure:
     "The lower picture of `Report`: the images behind an estimate, with the effect on each. Raises `KDError` where no image lies behind it."
     found = behind(_scene(scene), row, n)
@@ -792,7 +792,7 @@ def _place(self:Report, figure, places, part):
 
 @patch
 def choose(self:Report,
-    i:int, # which point, in the order of the estimates
+    i:int, # which point, in the order of the estimates, from 0
     button=None, # the button that was clicked
 ):
     "Mark a point and show the images behind it."

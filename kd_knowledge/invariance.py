@@ -32,7 +32,7 @@ def views(
     condition, # colour: strength in [0, 1]; crop: share of the area in (0, 1]; shift: largest shift in pixels
     seed:int=0, # of the transformations
     first:int=0, # position of the first image in its set, a multiple of 32
-    size:int=None, # side of the windows of a shift, pixels; None is that of `x`, which is then continued by reflection
+    size:int=None, # side of the windows of a shift, pixels, 1 or more; None is that of `x`, which is then continued by reflection
 ) -> tuple: # of one batch (colour) or two (crop, shift), each like `x`, or of `size`
     "The transformed images whose answers are compared. Raises `KDError` for a condition out of its range."
     require(probe in ('colour', 'crop', 'shift'), 'probe', f'no transformation {probe!r}', 'Give colour, crop or shift')

@@ -136,7 +136,7 @@ def mask_scores(
 # %% ../nbs/05_localization.ipynb #34833240
 def choose(
     images, # an `Images`
-    n:int=None, # how many; None or more than there are takes all
+    n:int=None, # how many, 1 or more; None or more than there are takes all
     seed:int=0, # of the choice
 ) -> torch.Tensor: # sorted indices into `images`
     "Which images a probe looks at: a random choice that depends on `seed` alone."
@@ -166,7 +166,7 @@ def _rows(cast, scores, method, samples):
 def localization(
     cast, # a `Cast`
     images, # an `Images`; its masks are used where it has them
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     method:str='grad_cam', # `grad_cam` or one of captum's attributions, see `attribute`
     n:int=None, # how many images, chosen at random (the paper takes 5,000); None takes all
     seed:int=0, # of the choice

@@ -91,9 +91,9 @@ def _at_least_one(**sizes):
 # %% ../nbs/02_models.ipynb #cbda35c7
 def resnet_small(
     n_classes:int, # number of classes, at least 2
-    width:int=16, # channels of the stem and of the first stage; each stage doubles them
-    depth:int=1, # residual blocks in a stage
-    stages:int=3, # number of stages; each but the first halves the size
+    width:int=16, # channels of the stem and of the first stage, 1 or more; each stage doubles them
+    depth:int=1, # residual blocks in a stage, 1 or more
+    stages:int=3, # number of stages, 1 or more; each but the first halves the size
     blur:bool=False, # blur before each halving (Zhang 2019): a stride of 2 becomes a stride of 1 and a `BlurPool`
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
     "A residual network (He et al. 2016) for small images: a stem with stride 2, then `layer1`, `layer2`, ... Raises `KDError`."
@@ -118,7 +118,7 @@ def _n_blocks(depth, others, name): # in each of three stages: two convolutions 
 def resnet_cifar(
     n_classes:int, # number of classes, at least 2
     depth:int=20, # layers, 6n + 2: 20, 32, 44, 56, ...
-    width:int=16, # channels of the first stage; each stage doubles them
+    width:int=16, # channels of the first stage, 1 or more; each stage doubles them
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
     "The ResNet for small images (He et al. 2016, section 4.2): three stages of 16, 32, 64 channels; 1 x 1 convolutions as shortcuts. Raises `KDError`."
     _at_least_one(width=width)
@@ -141,9 +141,9 @@ def resnet50_small(
 class PreActivation(nn.Module):
     "A residual block whose norms and ReLUs come before its convolutions, as in wide residual networks (Zagoruyko and Komodakis 2016)."
     def __init__(self,
-        n_in:int, # channels that it takes
-        n_out:int, # channels that it gives
-        stride:int=1, # of its first convolution and its shortcut
+        n_in:int, # channels that it takes, 1 or more
+        n_out:int, # channels that it gives, 1 or more
+        stride:int=1, # of its first convolution and its shortcut, 1 or 2
     ):
         super().__init__()
         ready = lambda n: (nn.BatchNorm2d(n), nn.ReLU(inplace=True))
@@ -188,10 +188,10 @@ def vgg_small(
 class ShuffleUnit(nn.Module):
     "1 x 1 convolution in groups, channel shuffle, depthwise 3 x 3, 1 x 1 in groups, beside a shortcut (Zhang et al. 2018)."
     def __init__(self,
-        n_in:int, # channels that it takes
-        n_out:int, # channels that it gives
+        n_in:int, # channels that it takes, 1 or more
+        n_out:int, # channels that it gives, 1 or more
         groups:int, # of the 1 x 1 convolutions
-        first:int=None, # groups of the first one; None is the same
+        first:int=None, # groups of the first one, 1 or more; None is the same
     ):
         super().__init__()
         self.halves = n_in != n_out # then what it took, averaged, is put beside what it made
@@ -220,8 +220,8 @@ def shufflenet_v1(
 # %% ../nbs/02_models.ipynb #7f190be3
 def mobilenet_v2_small(
     n_classes:int, # number of classes, at least 2
-    width:float=.5, # factor of the channels
-    expand:int=6, # how many times as wide a block is inside
+    width:float=.5, # factor of the channels, above 0
+    expand:int=6, # how many times as wide a block is inside, 1 or more
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
     "torchvision's MobileNetV2 (Sandler et al. 2018) with the strides for small images, which it makes 16 times smaller, and no dropout. Raises `KDError`."
     require(width > 0 and 32*width >= 1, 'width', f'must give a channel at least, got {width}', 'Give .5, say')
@@ -446,7 +446,7 @@ class Anatomy:
     head:str # the last linear layer
     logits:str # the module that gives the logits
     channels_last:bool=False # maps are N x H x W x C, as in Swin
-    prefix:int=None # tokens before those of the image; None takes what is left over from a square
+    prefix:int=None # tokens before those of the image, 0 or more; None takes what is left over from a square
 
     @property
     def penultimate(self): "What the head takes: the penultimate features."; return f'{self.head}:input'

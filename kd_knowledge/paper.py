@@ -184,8 +184,8 @@ NONE = .5 # points
 
 def agrees(
     paper, # the paper's effect in points, or `rises`
-    low:float, # our interval, in points
-    high:float, # its other end
+    low:float, # our interval, in points, -100 to 100
+    high:float, # its other end, -100 to 100
 ) -> str: # yes, no, or cannot tell
     "Do two effects go the same way? Where the paper sees one and our interval includes zero, this cannot be told."
     theirs = 1 if paper == 'rises' else int(np.sign(paper))*(abs(paper) >= NONE)

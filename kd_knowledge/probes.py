@@ -30,7 +30,7 @@ class Member:
     "One network of a cast."
     model:str # its name: `T`, `Ind`, `KL`, `KL*`, `foreign`, ...
     role:str # `teacher`, `student` or `control`
-    seed:int # which of the networks of this name
+    seed:int # which of the networks of this name, 0 or more
     net:nn.Module # pixels in, logits out
 
 # %% ../nbs/04_probes.ipynb #6b6dfb05
@@ -96,7 +96,7 @@ def run(self:Cast,
 @patch
 def logits(self:Cast,
     images, # an `Images`
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run
 ) -> dict: # (model, seed) -> float32 tensor N x n_classes on the CPU
     "The logits of all networks on the clean images, computed once for a cast and a set of images."
@@ -112,7 +112,7 @@ def logits(self:Cast,
 @patch
 def accuracy(self:Cast,
     images, # an `Images` with labels
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run
 ) -> pd.DataFrame: # columns network, role, seed, accuracy (a share from 0 to 1)
     "The top-1 accuracy of every network: no effect is shown without it."
@@ -212,7 +212,7 @@ def _consistency(others, logits, y):
 def fidelity(
     cast:Cast, # the networks to compare with the teacher
     images, # an `Images` with labels
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table; conditions `all`, `teacher right`, `teacher wrong`; metrics `agreement`, `KL` (nats), `error consistency`
     """Does a student answer as its teacher does, beyond being right as often (Stanton 2021, Geirhos 2020)? The teacher has rows for `KL` only, all 0.
@@ -233,7 +233,7 @@ def _confidence(logits, y):
 def calibration(
     cast:Cast, # the networks
     images, # an `Images` with labels
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: condition `seen`, metric `ECE` with 15 bins, all networks
     "How far confidence and accuracy are apart (Guo 2017): the mean of a network's rows is its `ece`."
@@ -266,10 +266,10 @@ def _spread(wide, models):
 # %% ../nbs/04_probes.ipynb #4b8ebace
 def interval(
     differences:np.ndarray, # n paired differences, one for each sample
-    spread:float, # standard error of the difference that comes from the networks
+    spread:float, # standard error of the difference that comes from the networks, 0 or more
     freedom:int, # its degrees of freedom; 0 leaves the networks out
     level:float=.95, # how sure, between 0 and 1
-    draws:int=1000, # bootstrap draws
+    draws:int=1000, # bootstrap draws, 1 or more
     seed:int=0, # of the draws
 ) -> tuple: # low, high
     "A bootstrap interval for a mean difference: samples are resampled, networks enter through Student's t."
@@ -313,14 +313,14 @@ def _estimate_condition(rows, independent, seed):
 
 # %% ../nbs/04_probes.ipynb #d3e85891
 def verdict(
-    difference:float, # student minus control
-    low:float, # interval
-    high:float, # interval
-    null_low:float, # null band; NaN with one independent student
-    null_high:float, # null band
-    seeds:int, # how many networks of this student
+    difference:float, # student minus control, -1 to 1
+    low:float, # interval, -1 to 1
+    high:float, # interval, -1 to 1
+    null_low:float, # null band, -1 to 1; NaN with one independent student
+    null_high:float, # null band, -1 to 1
+    seeds:int, # how many networks of this student, 1 or more
     direction:int=1, # 1 if the teacher lies above the independent students, -1 if below
-    control:float=None, # the effect of the claim's own control, None where there is none
+    control:float=None, # the effect of the claim's own control, -1 to 1; None where there is none
 ) -> str: # begins with `inherited`, `opposite`, `no evidence` or `cannot tell`
     "What may be said about an effect, in words."
     if seeds < 2 or np.isnan(null_low): return 'cannot tell seed from effect (one seed)'
@@ -443,7 +443,7 @@ def plot_reliability(
     cast:Cast, # the networks
     images, # an `Images` with labels
     bins:int=15, # see `ece`
-    bs:int=256, # images a batch
+    bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ): # matplotlib axes, one for each name in the cast
     "Accuracy over confidence of every network, all networks of one name (seeds) in one panel, with the mean of their calibration errors."

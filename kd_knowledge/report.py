@@ -264,7 +264,7 @@ def _whole(run, row):
 # %% ../nbs/13_report.ipynb #80d250a8
 def share(
     row, # a row of `probes.estimate`: a Series or named tuple
-    teacher:float, # what the teacher itself comes to, in the row's unit; NaN where it is not known
+    teacher:float, # what the teacher itself comes to, 0 to 1 as the row's values; NaN where it is not known
 ) -> pd.Series: # share, low, high, null_low, null_high, 0 = Ind, 1 = the teacher; None where a share makes no sense
     """How much of the way from the independent student to its teacher a student has gone. The interval is the effect's, over the same gap.
     None where the teacher lies within the luck of the seed of the independent students, or less than `LEAST` from them."""
@@ -734,7 +734,7 @@ def _image_effects(rows, students, independent):
 def extremes(
     rows:pd.DataFrame, # the long table of one probe
     probe:str, # its name; its samples are images
-    n:int=8, # how many images at each end
+    n:int=8, # how many images at each end, 1 or more
     independent:str='Ind', # the control of everything
 ) -> pd.DataFrame: # columns end (largest or smallest), condition, sample, effect, and each student's effect; from the largest to the smallest
     "The images with the largest and the smallest effect under a probe's headline."

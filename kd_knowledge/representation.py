@@ -101,7 +101,7 @@ def cka_matrices(
     cast, # a `Cast`
     images, # an `Images`
     layers:dict=None, # model -> names of its modules in order, in place of what `anatomy` finds
-    bs:int=256, # images a batch at most
+    bs:int=256, # images a batch at most, 1 or more
     batches:int=12, # in how many batches, as long as 64 images are left in each
     seed:int=0, # of the split
     device=None, # where to run; None leaves the networks where they are
@@ -126,7 +126,7 @@ def corresponding(
 def representation(
     cast, # a `Cast`
     images, # an `Images`
-    bs:int=256, # images a batch at most
+    bs:int=256, # images a batch at most, 1 or more
     batches:int=12, # in how many batches, as long as 64 images are left in each
     layers:dict=None, # model -> names of its modules in order, in place of what `anatomy` finds
     seed:int=0, # of the split
@@ -148,7 +148,7 @@ def plot_cka(
     images, # an `Images`
     models=None, # names to draw, for example ['Ind', 'KL']; None draws all but the teacher
     layers:dict=None, # as in `cka_matrices`
-    bs:int=256, # images a batch at most
+    bs:int=256, # images a batch at most, 1 or more
     batches:int=12, # in how many batches, as long as 64 images are left in each
     seed:int=0, # of the split
     device=None, # where to run; None leaves the networks where they are

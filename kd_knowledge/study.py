@@ -38,7 +38,7 @@ class Study:
     domains:list = field(default_factory=list) # domains to probe beside the seen one; those that the data have
     domain_data:str = '' # the data set, or the folder, of the domains; `data` by default
     domain_args:dict = field(default_factory=dict) # its further arguments
-    size:int = None # pixels of each side; the data set's own
+    size:int = None # pixels of each side, 1 or more; the data set's own
     n_train:int = None # training images, of each domain that is trained on; all there are (3600 of `shapes`)
     n_probe:int = None # images for the probes, from the validation split; all there are (1000 of `shapes`)
     teacher:str = 'resnet_small' # name of the teacher: a small network, torchvision's, timm:NAME, package.module:function
@@ -50,14 +50,14 @@ class Study:
     limit_args:dict = field(default_factory=dict) # where `limit` differs, an independent student that has the property by its making, for example {blur: true}; none by default
     objectives:dict = field(default_factory=dict) # objectives and their arguments, for example {KL: {weight: 0.5}, Hint-F2: {objective: Hint, student_layer: F2}}; KL, Hint and CRD if empty
     starred:bool = True # also train T*, a teacher with the students' data and augmentation, and its students KL*, Hint*, CRD*
-    seeds:int = 2 # networks of each distilled student
-    independent_seeds:int = 3 # independent students
-    jitter:float = .4 # colour jitter in the teacher's training: brightness, contrast, saturation; half of it for hue
+    seeds:int = 2 # networks of each distilled student, 1 or more
+    independent_seeds:int = 3 # independent students, 1 or more
+    jitter:float = .4 # colour jitter in the teacher's training, 0 to 1: brightness, contrast, saturation; half of it for hue
     crop:float = .5 # smallest share of the area in the random crops of all trainings; 0 leaves crops out
-    teacher_crop:float = None # the same for T alone; as `crop` by default
+    teacher_crop:float = None # the same for T alone, 0 to 1; as `crop` by default
     flip:bool = True # mirror half of the training images
-    teacher_epochs:int = 7 # epochs of each teacher
-    epochs:int = 5 # epochs of each student
+    teacher_epochs:int = 7 # epochs of each teacher, 1 or more
+    epochs:int = 5 # epochs of each student, 1 or more
     recipe:str = 'one-cycle' # how to train: one-cycle (AdamW), or steps (SGD with momentum, a tenth of the rate after each third: PyTorch's for ImageNet)
     lr:float = None # highest learning rate; for one-cycle 0.01 with our small networks and 0.001 with others, for steps 0.1
     bs:int = 64 # images in a training batch, and in a probe's where they have more than 64 pixels a side, else 256
@@ -585,7 +585,7 @@ class Worker:
     "A process that does steps of a study with its share of the threads, and ends when its parent does."
     def __init__(self,
         study:Study, # whose steps it will do
-        threads:int, # of PyTorch
+        threads:int, # of PyTorch, 1 or more
         place:int, # on which line of the terminal its bar is drawn, from 0
     ):
         env = dict(os.environ, OMP_NUM_THREADS=str(threads), TQDM_POSITION=str(place), PYTHONPATH=os.pathsep.join(sys.path))
@@ -926,8 +926,8 @@ class Probing:
     domain_args:dict = field(default_factory=dict) # its further arguments
     split:str = 'valid' # which split, where the data have splits: train or valid
     target:str = 'label' # what is the true class: label, or predicted for the teacher's own top-1 answer
-    size:int = 224 # pixels of each side
-    n:int = None # how many images; all by default
+    size:int = 224 # pixels of each side, 1 or more
+    n:int = None # how many images, 1 or more; all by default
     bs:int = 64 # images in a batch where they have more than 64 pixels a side, else 256
     probes:list = field(default_factory=list) # which probes to run; all that the data allow
     probe_args:dict = field(default_factory=dict) # arguments of probes, for example {adversarial: {eps: 0.02}}

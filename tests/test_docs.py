@@ -1,5 +1,5 @@
-"Everything public says what it does and what each of its parameters is."
-import importlib, inspect, pkgutil
+"Everything public says what it does, what each of its parameters is, and within which range a number lies."
+import importlib, inspect, pkgutil, re
 from dataclasses import is_dataclass
 import pytest
 import kd_knowledge
@@ -35,18 +35,22 @@ def own_parameters(f):
     names = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
     return [n for n in names if n not in ('self', 'cls') and not n.startswith('_')]
 
-def silent_parameters(o):
-    "The parameters of a function, or of a class's own `__init__` or fields, that have no comment."
+def parameters(o):
+    "Name -> what is said of it, of a function's own parameters, or those of a class's own `__init__` or fields."
     if is_dataclass(o): own, f = list(inspect.get_annotations(o)), o
     elif inspect.isclass(o): own, f = (own_parameters(o.__init__), o.__init__) if '__init__' in vars(o) else ([], None)
     else: own, f = own_parameters(o), unwrap(o)
-    said = docments(f, returns=False) if own else {}
-    return [n for n in own if not said.get(n)]
+    said = docments(f, returns=False, full=True) if own else {}
+    return {n: said.get(n, {}) for n in own}
+
+def is_number(said): return said.get('anno') in (int, float) or type(said.get('default')) in (int, float)
 
 def faults(name, o):
-    "What `o` leaves unsaid, as lines that begin with `name`."
+    "What `o` leaves unsaid, as lines that begin with `name`. A range is a number, or a name in backticks that has one; any whole number is a seed."
     if not docstring(o): yield f'{name}: no docstring'
-    yield from (f'{name}.{p}: no comment' for p in silent_parameters(o))
+    for p, said in parameters(o).items():
+        if not said.get('docment'): yield f'{name}.{p}: no comment'
+        elif is_number(said) and 'seed' not in p and not re.search(r'\d|`', said['docment']): yield f'{name}.{p}: a number without its range'
 
 @pytest.mark.parametrize('name', MODULES)
 def test_everything_public_is_documented(name):

@@ -25,6 +25,8 @@ def test_holds_no_widget_state(path, nb):
     assert 'widgets' not in nb['metadata']
     assert 'application/vnd.jupyter.widget' not in path.read_text(encoding='utf-8')
 
+def test_holds_its_sources_in_lines_that_can_be_compared(nb): assert all(isinstance(c['source'], list) for c in nb['cells'])
+
 def test_begins_with_a_title_and_a_quoted_line(nb):
     first = nb['cells'][0]
     lines = [o for o in source(first).splitlines() if o.strip()]
