@@ -821,7 +821,7 @@ def _draw_term(ax, part, student, term):
 
 # %% ../nbs/14_explorer.ipynb #ecd8801c
 def plot_training(
-    log:pd.DataFrame, # columns student, term, value, and step or epoch: `learn.distill.log`, a run's log, or `Training.log`
+    log:pd.DataFrame, # columns student, term, value, and step or epoch: `learn.distill.log`, a run's log, or the `log` of a `Training`
 ) -> Figure:
     "The state of `Training` as a figure: loss terms and accuracy of every student. Raises `KDError` for an empty log."
     require(len(log) > 0, 'log', 'it is empty', 'Train at least one epoch')

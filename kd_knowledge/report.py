@@ -359,7 +359,7 @@ def _families(*names): return [m.group()[:2] if (m := FAMILY.search(n.lower().sp
 
 def _apt(probe, pair, config):
     "Has the run's teacher what the paper's had?"
-    stylized, heavy = _given(config, 'teacher_data').get('domain') == 'stylized', _given(_given(config, 'objectives'), 'KL').get('weight', 0) >= .5
+    stylized, heavy = 'stylized' in (_given(config, 'teacher_data').get('domain') or ''), _given(_given(config, 'objectives'), 'KL').get('weight', 0) >= .5
     needs = dict(colour=config.get('jitter'), crop=config.get('teacher_crop') not in (None, config.get('crop')),
                  shift='blur' in _given(config, 'teacher_args'),
                  bias=stylized and ('higher' in pair) == heavy if 'stylized' in pair else not stylized and 'vi' in _families(_name(config.get('teacher')))[0])

@@ -9,7 +9,7 @@ def says(function, *texts):
     "The one-line message of the `KDError` that `function` raises, which holds `texts`."
     with pytest.raises(KDError) as error: function()
     line = str(error.value)
-    assert '\n' not in line and len(line) < 500
+    assert '\n' not in line and len(line) < 600
     for text in texts: assert text in line, line
 
 

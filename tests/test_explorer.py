@@ -1,5 +1,6 @@
 "The explorers in a real browser: every control is moved, and picture and numbers become what the probes say."
 import base64, shutil, signal, socket, subprocess, sys, time
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -49,7 +50,8 @@ class Served:
     "A page of our command in a process of its own, open in a browser; what goes wrong there is kept in `faults`."
     def __init__(self, code, browser, folder):
         self.port, self.faults = free_port(), []
-        self.process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, str(self.port)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, str(self.port)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL)) # a shell's background job ignores it
         end = time.monotonic() + 60
         while socket.socket().connect_ex(('127.0.0.1', self.port)):
             if time.monotonic() > end: self.process.kill()
