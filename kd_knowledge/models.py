@@ -384,7 +384,7 @@ def folded(
         if not torch.allclose(fast(x), logits, rtol=1e-3, atol=1e-3*logits.abs().max().item()): fast = deepcopy(net)
     return fast.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
-# %% ../nbs/02_models.ipynb #a1c3a348
+# %% ../nbs/02_models.ipynb #90bce9d7
 def find_module(
     net:nn.Module, # where to look
     name:str, # as in `net.named_modules()`, with or without the first `net.`; a last `:input` is ignored
@@ -392,7 +392,7 @@ def find_module(
     "The full name of a module. Raises `KDError` with near matches."
     known, name = dict(net.named_modules(remove_duplicate=False)), name.removesuffix(':input')
     full = name if name in known else f'net.{name}'
-    require(full in known, 'layer', f'the network has no module {name!r}', _near(name, [k for k in known if k]))
+    if full not in known: require(False, 'layer', f'the network has no module {name!r}', _near(name, [k for k in known if k]))
     return full
 
 def _hook(module, name, keep):
