@@ -121,14 +121,14 @@ def _read_each(images, size):
             while ahead: yield ahead.popleft().result()
         finally: pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../nbs/01_data.ipynb #c9fbfd65
-def _read_all(images, size):
-    "uint8 N x 3 x size x size of many image files or rows."
+# %% ../nbs/01_data.ipynb #0361ffb1
+def _read_all(images, size, bar=True):
+    "uint8 N x 3 x size x size of many image files or rows; `bar` shows how far it is."
     if all(isinstance(i, _Row) for i in images):
         maps = {path: _mapped(path) for path in {i.path for i in images}}
         return torch.from_numpy(np.stack([maps[path][k] for path, k in images]))
-    x = np.empty((len(images), 3, size, size), np.uint8)
-    for i, image in enumerate(progress(_read_each(images, size), 'reading images', len(images))): x[i] = image
+    x, each = np.empty((len(images), 3, size, size), np.uint8), _read_each(images, size)
+    for i, image in enumerate(progress(each, 'reading images', len(images)) if bar else each): x[i] = image
     return torch.from_numpy(x)
 
 # %% ../nbs/01_data.ipynb #a9a18bc6
@@ -166,7 +166,7 @@ def in_memory(self:Images) -> bool:
     "Whether the pixels lie in memory; else they are read from disk."
     return torch.is_tensor(self.x)
 
-# %% ../nbs/01_data.ipynb #cddc8eeb
+# %% ../nbs/01_data.ipynb #e28788d2
 def _moved(x, device):
     "A tensor on `device`; CUDA fetches it while the CPU goes on."
     return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)
@@ -178,7 +178,7 @@ def bytes_at(self:Images,
 ) -> torch.Tensor: # uint8, len(idxs) x 3 x H x W
     "The images `idxs` as bytes."
     device = torch.device(device or 'cpu')
-    if not self.in_memory: return _moved(_read_all([self.x[int(i)] for i in idxs], self.size), device)
+    if not self.in_memory: return _moved(_read_all([self.x[int(i)] for i in idxs], self.size, bar=False), device)
     if self._there is None or self._there[0] != device: self._there = device, self.x.to(device)
     return self._there[1][torch.as_tensor(idxs, device=device)]
 
@@ -1023,54 +1023,6 @@ def _from_source(data, split, size, n, seed, argument, memory=2e9, cache=None, *
     images.maker = partial(_images, data, split, n=n, seed=seed, argument=argument, memory=0, cache=cache, **kwargs)
     return images
 
-# %% ../nbs/01_data.ipynb #d45e19c2
-def _stamp(path):
-    "What tells a file from its next version: bytes and date."
-    try: stat = os.stat(path)
-    except OSError as error: raise _unreadable(path, error) from None
-    return stat.st_size, stat.st_mtime_ns
-
-def _cache_path(images, cache):
-    "The file that holds the resized images."
-    folder = Path(os.environ.get('KD_CACHE') or '~/.cache/kd_knowledge/resized' if cache is True else cache).expanduser()
-    paths = [str(p) for p in images.x]
-    shared = len(os.path.commonpath([os.path.dirname(p) for p in paths]))
-    key = fingerprint([(p[shared:], *_stamp(p)) for p in paths], images.size, PIL.__version__)
-    return folder/f'{re.sub("[^A-Za-z0-9]+", "-", images.name)}-{images.size}px-{key}.npy'
-
-# %% ../nbs/01_data.ipynb #c438a7c1
-def _write_cache(path, images):
-    "Decode and resize all images into the file `path`."
-    shape = len(images), 3, images.size, images.size
-    for left in path.parent.glob(f'.{path.stem}.*.part.npy'): left.unlink()
-    need, free = np.prod(shape), shutil.disk_usage(path.parent).free
-    require(need < free, 'cache', f'{path.parent} has {free:,} bytes free, {need:,} are needed', 'Make room, or give another folder: cache=FOLDER')
-    with atomic_path(path) as part, open(part, 'wb') as file:
-        np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
-        for image in progress(_read_each(images.x, images.size), 'resizing images', len(images)): file.write(image)
-    print(f'{len(images):,} images of {images.size} px are kept in {path} ({need / 1e6:,.1f} MB)')
-
-def _alone(path):
-    "A block inside which no other process writes `path`; it may have to wait for one."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_suffix('.lock'))
-    try: return lock.acquire(timeout=0)
-    except Timeout: print(f'waiting for another process that writes {path}', flush=True)
-    return lock.acquire()
-
-# %% ../nbs/01_data.ipynb #896ed305
-def _cached(images, cache):
-    "The rows of the resized images of the files `images.x`, which are made where they are not there."
-    require(isinstance(cache, (bool, str, Path)), 'cache', f'got {cache!r}', 'Give true, or a folder')
-    path = _cache_path(images, cache)
-    try:
-        if not path.exists():
-            with _alone(path): path.exists() or _write_cache(path, images)
-    except OSError as error:
-        fix = 'Give a folder that can be written to: cache=FOLDER, or set KD_CACHE'
-        raise KDError(f'cache: cannot write to {path.parent} ({error.strerror or error}). {fix}') from None
-    return [_Row(path, i) for i in range(len(images))]
-
 # %% ../nbs/01_data.ipynb #a7d78b66
 def _first_of_groups(seed, counts):
     "The first indices of the world's train range among which each group has its count of images."
@@ -1149,6 +1101,54 @@ def domain_images(
     kwargs = {k: v for k, v in kwargs.items() if k not in ('domain', 'train_groups')}
     names = _domain_names(data, **kwargs) if domains is None else [domains] if isinstance(domains, str) else list(domains)
     return {name: _images(data, split, size, n, seed, None, name, **kwargs) for name in names}
+
+# %% ../nbs/01_data.ipynb #d45e19c2
+def _stamp(path):
+    "What tells a file from its next version: bytes and date."
+    try: stat = os.stat(path)
+    except OSError as error: raise _unreadable(path, error) from None
+    return stat.st_size, stat.st_mtime_ns
+
+def _cache_path(images, cache):
+    "The file that holds the resized images."
+    folder = Path(os.environ.get('KD_CACHE') or '~/.cache/kd_knowledge/resized' if cache is True else cache).expanduser()
+    paths = [str(p) for p in images.x]
+    shared = len(os.path.commonpath([os.path.dirname(p) for p in paths]))
+    key = fingerprint([(p[shared:], *_stamp(p)) for p in paths], images.size, PIL.__version__)
+    return folder/f'{re.sub("[^A-Za-z0-9]+", "-", images.name)}-{images.size}px-{key}.npy'
+
+# %% ../nbs/01_data.ipynb #08912ea3
+def _write_cache(path, images):
+    "Decode and resize all images into the file `path`."
+    shape = len(images), 3, images.size, images.size
+    for left in path.parent.glob(f'.{path.stem}.*.part.npy'): left.unlink()
+    need, free = np.prod(shape), shutil.disk_usage(path.parent).free
+    require(need < free, 'cache', f'{path.parent} has {free:,} bytes free, {need:,} are needed', 'Make room, or give another folder: cache=FOLDER')
+    with atomic_path(path) as part, open(part, 'wb') as file:
+        np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
+        for image in progress(_read_each(images.x, images.size), 'resizing images', len(images)): file.write(image)
+    print(f'{len(images):,} images of {images.size} px are kept in {path} ({need / 1e6:,.1f} MB)')
+
+def _alone(path):
+    "A block inside which no other process writes `path`; it may have to wait for one."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f'.{path.stem}.lock'))
+    try: return lock.acquire(timeout=0)
+    except Timeout: print(f'waiting for another process that writes {path}', flush=True)
+    return lock.acquire()
+
+# %% ../nbs/01_data.ipynb #896ed305
+def _cached(images, cache):
+    "The rows of the resized images of the files `images.x`, which are made where they are not there."
+    require(isinstance(cache, (bool, str, Path)), 'cache', f'got {cache!r}', 'Give true, or a folder')
+    path = _cache_path(images, cache)
+    try:
+        if not path.exists():
+            with _alone(path): path.exists() or _write_cache(path, images)
+    except OSError as error:
+        fix = 'Give a folder that can be written to: cache=FOLDER, or set KD_CACHE'
+        raise KDError(f'cache: cannot write to {path.parent} ({error.strerror or error}). {fix}') from None
+    return [_Row(path, i) for i in range(len(images))]
 
 # %% ../nbs/01_data.ipynb #11c6df19
 class ImageLoader(DataLoader):
