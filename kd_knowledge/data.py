@@ -1102,7 +1102,7 @@ def domain_images(
     names = _domain_names(data, **kwargs) if domains is None else [domains] if isinstance(domains, str) else list(domains)
     return {name: _images(data, split, size, n, seed, None, name, **kwargs) for name in names}
 
-# %% ../nbs/01_data.ipynb #d45e19c2
+# %% ../nbs/01_data.ipynb #17c683f6
 def _stamp(path):
     "What tells a file from its next version: bytes and date."
     try: stat = os.stat(path)
@@ -1113,8 +1113,8 @@ def _cache_path(images, cache):
     "The file that holds the resized images."
     folder = Path(os.environ.get('KD_CACHE') or '~/.cache/kd_knowledge/resized' if cache is True else cache).expanduser()
     paths = [str(p) for p in images.x]
-    shared = len(os.path.commonpath([os.path.dirname(p) for p in paths]))
-    key = fingerprint([(p[shared:], *_stamp(p)) for p in paths], images.size, PIL.__version__)
+    shared = len(os.path.commonpath({os.path.dirname(p) for p in paths}))
+    key = fingerprint([(p[shared:].lstrip(os.sep), *_stamp(p)) for p in paths], images.size, PIL.__version__)
     return folder/f'{re.sub("[^A-Za-z0-9]+", "-", images.name)}-{images.size}px-{key}.npy'
 
 # %% ../nbs/01_data.ipynb #08912ea3

@@ -130,10 +130,11 @@ def test_a_changed_file_makes_another(folder, tmp_path):
     assert len(kept(cache)) == 7
 
 
-def test_a_moved_folder_keeps_its_file(folder, tmp_path):
+def test_a_moved_folder_keeps_its_file(folder, tmp_path, monkeypatch):
     first = get_images(folder, size=24, memory=0, cache=tmp_path/'cache')
     shutil.copytree(folder, tmp_path/'elsewhere'/'photos')
-    assert get_images(tmp_path/'elsewhere'/'photos', size=24, memory=0, cache=tmp_path/'cache').x == first.x
+    monkeypatch.chdir(tmp_path/'elsewhere')
+    for place in (tmp_path/'elsewhere'/'photos', 'photos', './photos'): assert get_images(place, size=24, memory=0, cache=tmp_path/'cache').x == first.x
 
 
 def test_default_place(folder, tmp_path, monkeypatch, capsys):
