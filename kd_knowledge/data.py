@@ -121,10 +121,10 @@ def _read_each(images, size):
             while ahead: yield ahead.popleft().result()
         finally: pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../nbs/01_data.ipynb #0361ffb1
+# %% ../nbs/01_data.ipynb #f911b503
 def _read_all(images, size, bar=True):
     "uint8 N x 3 x size x size of many image files or rows; `bar` shows how far it is."
-    if all(isinstance(i, _Row) for i in images):
+    if images and all(isinstance(i, _Row) for i in images):
         maps = {path: _mapped(path) for path in {i.path for i in images}}
         return torch.from_numpy(np.stack([maps[path][k] for path, k in images]))
     x, each = np.empty((len(images), 3, size, size), np.uint8), _read_each(images, size)

@@ -46,6 +46,7 @@ def test_bitwise_equal_to_decoding(folder, tmp_path, memory):
     decoded, images = (get_images(folder, 'train', size=40, memory=memory, cache=c) for c in (None, tmp_path/'cache'))
     assert decoded.in_memory == images.in_memory == bool(memory) and len(kept(tmp_path/'cache')) == 1
     for a, b in zip(images.batches(5), decoded.batches(5)): assert same(a, b)
+    assert images.bytes_at(torch.arange(0)).shape == decoded.bytes_at(torch.arange(0)).shape == (0, 3, 40, 40)
     again = get_images(folder, 'train', size=40, memory=memory, cache=str(tmp_path/'cache'))
     assert torch.equal(again.pixels(range(16)), decoded.pixels(range(16))) and len(kept(tmp_path/'cache')) == 1
 
