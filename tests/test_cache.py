@@ -12,6 +12,7 @@ from common import says
 from kd_knowledge import models
 from kd_knowledge.data import Augment, get_dls, get_images, join
 from kd_knowledge.distillation import KL, distill_learner
+from kd_knowledge.study import Study
 
 
 def photographs(folder, n=10, side=(90, 120), links=0):
@@ -272,3 +273,10 @@ def test_memory_is_flat(tmp_path, fresh):
     small, large = photographs(tmp_path/'small', 1, links=80), photographs(tmp_path/'large', 1, links=1500)
     size, grown = map(float, fresh(PEAK, small, tmp_path/'cache', large, tmp_path/'cache').stdout.splitlines()[-1].split())
     assert size > 100 and grown < 16, f'{grown:.0f} MB more for {size:.0f} MB of images'
+
+
+def test_a_study_goes_on_with_a_cache(folder, tmp_path):
+    "How images are read is no part of what a step depends on: a run that was begun without a cache is finished with one."
+    study = lambda **args: Study(data=str(folder), data_args=args, out=str(tmp_path/'run')).filled()
+    assert [s.key for s in study().steps()] == [s.key for s in study(cache=str(tmp_path/'pix'), memory=0).steps()]
+    assert [s.key for s in study().steps()] != [s.key for s in study(unlabeled=True).steps()]
