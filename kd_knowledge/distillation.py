@@ -167,7 +167,7 @@ def forward(self:Hint, student, teacher, labels, index):
         mine, theirs = F.adaptive_avg_pool2d(mine, size), F.adaptive_avg_pool2d(theirs, size)
     return F.mse_loss(self.regressor(mine), theirs)/2
 
-# %% ../nbs/03_distillation.ipynb #28e78ec0
+# %% ../nbs/03_distillation.ipynb #028f3323
 class CRD(Objective):
     "Contrastive representation distillation (Tian 2020; paper, section 3), with negatives from other classes."
     def __init__(self,
@@ -177,7 +177,7 @@ class CRD(Objective):
         n_negatives:int=16384, # N, at least 1; fewer are used where other classes have fewer images
         dim:int=128, # length of the embeddings, 1 or more
         momentum:float=.5, # share of the old row that stays when the bank is updated, 0 to 1
-        negatives:str='bank', # `bank` (a draw from all training images for each image), `shared` (one draw for the batch) or `batch` (the batch's own embeddings)
+        negatives:str='bank', # `bank` (each image draws among all training images), `shared` (one such draw for a batch) or `batch` (only the batch's own)
         partition:float=None, # Z; None estimates it on the first batch, 1 is the formula as printed
         seed:int=0, # of the bank and of the draws
     ):

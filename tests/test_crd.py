@@ -228,8 +228,8 @@ def test_the_bank_moves_one_batch_later_towards_the_teacher(negatives):
 def test_a_student_trains_with_shared_negatives_and_its_bank_is_saved(tmp_path):
     def learner(**kwargs):
         dls = get_dls('shapes', bs=16, n_train=64, n_valid=32)
-        students = dict(CRD=CRD(n_negatives=32, negatives='shared', **kwargs))
-        return distill_learner(dls, create_model('resnet_small', 10, width=8, seed=1), students, student=lambda: create_model('resnet_small', 10, width=4), path=tmp_path)
+        students, teacher = dict(CRD=CRD(n_negatives=32, negatives='shared', **kwargs)), create_model('resnet_small', 10, width=8, seed=1)
+        return distill_learner(dls, teacher, students, student=lambda: create_model('resnet_small', 10, width=4), path=tmp_path)
     learn, other = learner(), learner(seed=7)
     with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-2)
     assert learn.distill.log.value.isna().sum() == 0
