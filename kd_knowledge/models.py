@@ -8,11 +8,10 @@ __all__ = ['IMAGENET', 'CENTRED', 'SMALL', 'Normalise', 'mnist_cnn', 'BlurPool',
            'create_model', 'frozen', 'folded', 'find_module', 'taps', 'n_classes', 'Anatomy', 'anatomy', 'conv_names',
            'save_model', 'load_model']
 
-# %% ../nbs/02_models.ipynb #820b67c9
+# %% ../nbs/02_models.ipynb #1d78d816
 import difflib, hashlib, importlib, inspect, json, math, re
 from collections import Counter, OrderedDict, namedtuple
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -369,20 +368,25 @@ def frozen(
         for m, training in modes: m.training = training
         for p, flag in flags: p.requires_grad_(flag)
 
-# %% ../nbs/02_models.ipynb #55a25286
+# %% ../nbs/02_models.ipynb #40d5554c
 def _fused(net):
-    try: return fuse(net)
-    except Exception: return deepcopy(net) # tracing runs the network's own code, which may raise anything
+    try: twin = fuse(net, inplace=True) # the twin is new, and shares with `net` what is not folded
+    except Exception: return net # tracing runs the network's own code, which may raise anything
+    for m in set(twin.modules()) - set(net.modules()):
+        if isinstance(m, nn.Conv2d): m.to(memory_format=torch.channels_last)
+    return twin
 
+@contextmanager
 def folded(
-    net:nn.Module, # pixels in, logits out; it is not touched
-    x:torch.Tensor, # some pixels N x 3 x H x W: the copy must answer to them as the network does
-) -> nn.Module: # in eval mode, no weight asks for a gradient
-    "A copy to be run many times, batch norms folded into convolutions, channels last; not folded where logits would change by more than rounding."
-    with frozen(net), torch.no_grad():
-        fast, logits = _fused(net), net(x)
-        if not torch.allclose(fast(x), logits, rtol=1e-3, atol=1e-3*logits.abs().max().item()): fast = deepcopy(net)
-    return fast.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    net:nn.Module, # pixels in, logits out
+    x:torch.Tensor, # some pixels N x 3 x H x W: the twin must answer to them as the network does
+):
+    "Inside the block `net` is `frozen`; it is given a twin to be run many times, batch norms folded into convolutions, or `net` where its logits would change by more than rounding."
+    with frozen(net):
+        with torch.no_grad():
+            twin, logits = _fused(net), net(x)
+            same = torch.allclose(twin(x), logits, rtol=1e-3, atol=1e-3*logits.abs().max().item())
+        yield twin if same else net
 
 # %% ../nbs/02_models.ipynb #90bce9d7
 def find_module(
