@@ -10,7 +10,14 @@ from kd_knowledge.data import Images
 from kd_knowledge.models import create_model
 
 @cache
-def network(name, n_classes=10, seed=0): return create_model(name, n_classes, seed=seed).eval()
+def network(name, seed=0, **kwargs):
+    "A network with random weights, whose batch norms have seen noise: without that it answers the same to every image."
+    net = create_model(name, 10, seed=seed, **kwargs)
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for m in norms: m.momentum = 1.
+    with torch.no_grad(): net(pixels(64, 32))
+    for m in norms: m.momentum = .1
+    return net.eval()
 
 def pixels(n, size): return torch.rand(n, 3, size, size, generator=generator('benchmark', n, size))
 

@@ -14,7 +14,6 @@ from kd_knowledge.distillation import KL, distill_learner
 from kd_knowledge.domains import consensus
 from kd_knowledge.invariance import invariance
 from kd_knowledge.localization import localization
-from kd_knowledge.models import create_model
 from kd_knowledge.probes import Cast, calibration, fidelity
 from kd_knowledge.representation import representation
 
@@ -29,10 +28,10 @@ def images(n):
 
 def cast():
     "A new one each time: nothing is known yet of any image."
-    teacher, student = (create_model('resnet_small', 10, seed=i, width=4, stages=2) for i in range(2))
+    teacher, student = (network('resnet_small', seed, width=4, stages=2) for seed in range(2))
     return Cast(teacher, dict(Ind=student))
 
-PROBES = dict(fidelity=fidelity, calibration=calibration, localization=localization, adversarial=partial(adversarial, eps=2/255),
+PROBES = dict(fidelity=fidelity, calibration=calibration, localization=localization, adversarial=partial(adversarial, eps=8/255),
               invariance=partial(invariance, colours=(.4,), crops=(.4,), shifts=(4,)), domains=lambda who, what: consensus(who, what, dict(other=images(len(what)))),
               groups=group_bias, representation=representation)
 PROBES['shape bias'] = lambda who, what: shape_bias(who, what, {'cue conflict': what})

@@ -33,9 +33,9 @@ class Rule:
     def ratio(self, ours, peer): return ours if self.alone else ours/peer if self.text.startswith('ours/') else peer/ours
     def holds(self, ratio): return ratio <= self.limit if '<=' in self.text else ratio >= self.limit
 
-def at_most(peer, limit, ours='ours'): return Rule(f'ours/peer <= {limit:.3g}', peer, ours)
-def at_least(peer, limit, ours='ours'): return Rule(f'peer/ours >= {limit:.3g}', peer, ours)
-def exact(name, limit): return Rule(f'ours <= {limit:.3g}', name, name)
+def at_most(peer, limit, ours='ours'): return Rule(f'ours/peer <= {limit:g}', peer, ours)
+def at_least(peer, limit, ours='ours'): return Rule(f'peer/ours >= {limit:g}', peer, ours)
+def exact(name, limit): return Rule(f'ours <= {limit:g}', name, name)
 
 @dataclass
 class Case:
@@ -81,6 +81,8 @@ def rounds(case, calls, repeats):
 
 ### Memory: the peak of a process of its own
 
+GIVEN_BACK = dict(MALLOC_MMAP_THRESHOLD_='262144', MALLOC_TRIM_THRESHOLD_='262144') # what a tensor held goes back at once, so that a peak is one of tensors in use
+
 def _status(key): return int(re.search(rf'{key}:\s+(\d+)', Path('/proc/self/status').read_text())[1])/1024
 
 def peak(case, name):
@@ -93,12 +95,11 @@ def peak(case, name):
     call()
     return _status('VmHWM') - before
 
-def peaks(case, names, threads):
-    "name -> its peak in MB, each in a fresh process, and why others have none."
+def peaks(case, names):
+    "name -> its peak in MB, each in a fresh process of this command, and why others have none."
     found, missing = {}, {}
     for name in names:
-        command = [sys.executable, HERE/'run.py', '--peak', case.key, name, '--threads', str(threads)]
-        res = subprocess.run(command, capture_output=True, text=True)
+        res = subprocess.run([sys.executable, *sys.argv, '--peak', case.key, name], capture_output=True, text=True, env=os.environ | GIVEN_BACK)
         if res.returncode == 0: found[name] = [float(res.stdout.split()[-1])]
         elif name.startswith('ours'): raise RuntimeError(f'{case.key}: {res.stderr[-2000:]}')
         else: missing[name] = res.stderr.strip().splitlines()[-1].partition(': ')[2]
@@ -116,10 +117,10 @@ def row(case, rule, found, missing):
     name = rule.peer if rule.number == 'ours' or rule.alone else f'{rule.peer} ({rule.number})'
     return [*start, median(values[0]), peer, name, ratio, ratios[0], ratios[-1], 'yes' if rule.holds(ratio) else 'no']
 
-def measure(case, repeats, threads):
+def measure(case, repeats):
     "The rows of one case."
     names = dict.fromkeys(n for r in case.rules for n in r.names)
-    if case.memory: found, missing = peaks(case, names, threads)
+    if case.memory: found, missing = peaks(case, names)
     else:
         calls, missing = ready(case, names)
         found = rounds(case, calls, repeats)

@@ -1,4 +1,5 @@
 "Bar 6: CKA of 7 x 7 layers."
+from contextlib import suppress
 from functools import cache, partial
 
 import torch
@@ -41,7 +42,7 @@ def torch_cka(n):
     from torch_cka import CKA
     cka, batches = CKA(network(TEACHER), network(STUDENT), 'teacher', 'student', modules(TEACHER), modules(STUDENT), device='cpu'), loader(n)
     def run():
-        with torch.no_grad(): cka.compare(batches, batches)
+        with torch.no_grad(), suppress(AssertionError): cka.compare(batches, batches) # at the very end it may find that float32 gave it an HSIC below 0
     return run
 
 def pytorch_cka(n):

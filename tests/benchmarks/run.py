@@ -3,8 +3,9 @@
 
     python tests/benchmarks/run.py [--only cams 'attacks resnet18' 6 ...] [--repeats 5] [--out results.csv]
 
-The exit status is 0 whenever everything that could be measured was: a bar that does not hold is a finding, and its row says `no`."""
-import argparse, importlib, json, os, sys, time, warnings
+The exit status is 0 where everything of ours ran: a bar that does not hold is a finding, whose row says `no`, and so is a peer that is not installed or
+breaks, whose row says `not measured` with the reason. It is 1 where something of ours broke."""
+import argparse, importlib, json, os, sys, time, traceback, warnings
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
@@ -36,20 +37,27 @@ def chosen(args):
     return [c for c in cases if any(fits(c, name) for name in args.only)]
 
 def measured(args, cases):
-    "Measure case by case; the table is written after each."
+    "Measure case by case; the table is written after each. Gives the keys of those that broke."
     from harness import HERE, machine, measure, merged
     from figure import draw
-    out = args.out or HERE/'results.csv'
-    picture = HERE.parents[1]/'nbs'/'images'/'speed.png' if out == HERE/'results.csv' else out.with_suffix('.png')
+    out, broken = args.out or HERE/'results.csv', []
+    picture = HERE.parents[1]/'nbs'/'images'/'speed.png' if args.out is None else out.with_suffix('.png')
+    out.parent.mkdir(parents=True, exist_ok=True)
     for i, case in enumerate(cases):
         print(f'{i + 1}/{len(cases)} {case.key}', end=' ... ', flush=True)
         start = time.perf_counter()
-        rows = measure(case, args.repeats, args.threads)
+        try: rows = measure(case, args.repeats)
+        except Exception: broken.append(case.key); print('broke'); traceback.print_exc(); continue
         merged(out, rows, [case]).to_csv(out, index=False, float_format='%.6g')
         out.with_name('machine.json').write_text(json.dumps(machine(args.threads, args.repeats), indent=1) + '\n')
-        print(f'{time.perf_counter() - start:.0f} s: ' + ', '.join(f'{r.bar} {r.peer_name} {r.ratio:.3g} {r.holds}' for r in rows.itertuples()), flush=True)
-    draw(out, picture)
-    print(f'{out} and {picture}')
+        print(f'{time.perf_counter() - start:.0f} s\n' + '\n'.join(told(r) for r in rows.itertuples()), flush=True)
+    if out.exists(): draw(out, picture); print(f'{out} and {picture}')
+    return broken
+
+def told(r):
+    "A row in a line."
+    if r.holds == 'not measured': return f'    {r.bar}: not measured ({r.peer_name})'
+    return f'    {r.bar} ({r.peer_name}): {r.ratio:.3g}, {r.low:.3g} to {r.high:.3g}: {"holds" if r.holds == "yes" else "DOES NOT HOLD"}'
 
 def main():
     args = arguments()
@@ -62,6 +70,7 @@ def main():
         from harness import peak
         case = next(c for c in all_cases(args) if c.key == args.peak[0])
         return print(peak(case, args.peak[1]))
-    measured(args, chosen(args))
+    broken = measured(args, chosen(args))
+    if broken: sys.exit(f'Not measured, because ours broke: {", ".join(broken)}')
 
 if __name__ == '__main__': main()
