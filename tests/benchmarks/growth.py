@@ -31,7 +31,7 @@ def cast():
     teacher, student = (network('resnet_small', seed, width=4, stages=2) for seed in range(2))
     return Cast(teacher, dict(Ind=student))
 
-PROBES = dict(fidelity=fidelity, calibration=calibration, localization=localization, adversarial=partial(adversarial, eps=8/255),
+PROBES = dict(fidelity=fidelity, calibration=calibration, localization=localization, adversarial=partial(adversarial, steps=2),
               invariance=partial(invariance, colours=(.4,), crops=(.4,), shifts=(4,)), domains=lambda who, what: consensus(who, what, dict(other=images(len(what)))),
               groups=group_bias, representation=representation)
 PROBES['shape bias'] = lambda who, what: shape_bias(who, what, {'cue conflict': what})
@@ -68,6 +68,6 @@ def shared(n):
     return run
 
 CASES = [*(c for name in PROBES for c in case(name, FEW, MANY, partial(probe, name))), *case('boundary', 5, 80, planes, 'planes'),
-         *(memory(name) for name in ('localization', 'adversarial', 'representation', 'fidelity')),
+         *(memory(name) for name in ('localization', 'adversarial', 'representation')),
          Case('growth cohort', 8, 'cohort of 8, resnet_small, 32 px, 512 images: data and teacher, seconds', {'ours': partial(shared, 8), '1 student': partial(shared, 1)},
               [at_most('1 student', 1.1)])]
