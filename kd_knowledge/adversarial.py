@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-# %% ../nbs/06_adversarial.ipynb #9cf26517
+# %% ../nbs/06_adversarial.ipynb #94a2123b
 from .core import progress, require
 from .data import check_pixels
-from .models import frozen
+from .models import folded
 from .probes import table
 
 # %% ../nbs/06_adversarial.ipynb #f7b396b2
@@ -28,7 +28,19 @@ def _check_ball(adversarial, x, eps):
     far = (adversarial - x).abs().max().item() if len(x) else 0.
     assert far <= eps + 1e-6 and (adversarial.min() >= 0 and adversarial.max() <= 1), f'an attack left its bounds: {far}'
 
-# %% ../nbs/06_adversarial.ipynb #03f82dad
+# %% ../nbs/06_adversarial.ipynb #5310564e
+def _climb(net, x, y, eps, steps, alpha, bfloat16):
+    "The steps of `fgsm`, on a network whose weights ask for no gradient."
+    alpha, low, high, adversarial = alpha or eps/steps, (x - eps).clamp(min=0), (x + eps).clamp(max=1), x.detach()
+    for _ in range(steps):
+        adversarial.requires_grad_()
+        with torch.enable_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
+            gradient, = torch.autograd.grad(F.cross_entropy(net(adversarial), y, reduction='sum'), adversarial)
+        adversarial = gradient.sign_().mul_(alpha).add_(adversarial.detach()).clamp_(low, high)
+    _check_ball(adversarial, x, eps)
+    return adversarial
+
+# %% ../nbs/06_adversarial.ipynb #2cf8fd05
 def fgsm(
     net, # pixels in, logits out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
@@ -36,18 +48,11 @@ def fgsm(
     eps:float=8/255, # how far a pixel may move, in (0, 1]
     steps:int=5, # how many steps (the paper's k), 1 or more
     alpha:float=None, # how far a pixel moves in one step, above 0; None takes eps/steps, so that the last step just reaches the edge
+    bfloat16:bool=False, # run the network in half precision, on a device that is faster so
 ) -> torch.Tensor: # pixels N x 3 x H x W in [0, 1], nowhere further than eps from x
     "Images that raise the network's loss (iterative FGSM, Kurakin 2017; paper, section 4.2 and appendix 10). Raises `KDError` for an eps above 1."
     _check_attack(eps, steps, alpha); check_pixels(x)
-    alpha, low, high, adversarial = alpha or eps/steps, (x - eps).clamp(min=0), (x + eps).clamp(max=1), x.detach()
-    with frozen(net), torch.enable_grad():
-        for _ in range(steps):
-            adversarial = adversarial.detach().requires_grad_()
-            loss = F.cross_entropy(net(adversarial), y, reduction='sum')
-            gradient, = torch.autograd.grad(loss, adversarial)
-            adversarial = (adversarial.detach() + alpha*gradient.sign()).clamp(low, high)
-    _check_ball(adversarial, x, eps)
-    return adversarial
+    return _climb(folded(net, x[:2]), x, y, eps, steps, alpha, bfloat16)
 
 # %% ../nbs/06_adversarial.ipynb #1fc2f3c7
 def _answers(net, x):
@@ -57,10 +62,10 @@ def _attackers(cast): return {'teacher': cast.of('T')[0]} | {'foreign': m for m 
 
 def _key(member): return member.model, member.seed
 
-# %% ../nbs/06_adversarial.ipynb #39da0a4a
-def _attack(cast, attacked, clean, x, y, idxs, attack):
+# %% ../nbs/06_adversarial.ipynb #636816ab
+def _attack(cast, attacked, fast, clean, x, y, idxs, attack):
     "Which images fool the attacked network, and what every other one answers to these: (fooled, samples, (model, seed) -> changed)."
-    changed_x = fgsm(attacked.net, x, y, **attack)
+    changed_x = _climb(fast, x, y, **attack)
     fooled = _answers(attacked.net, changed_x) != clean[_key(attacked)][idxs]
     left, samples = changed_x[fooled.to(x.device)], idxs[fooled]
     others = [m for m in cast.networks if m is not attacked]
@@ -80,7 +85,7 @@ def _rows(cast, condition, attacked, found, right, eps):
         if counts: rows.append(table('adversarial', condition, 'fooled, correct', m, samples, changed.where(both, torch.nan)))
     return rows
 
-# %% ../nbs/06_adversarial.ipynb #1217976a
+# %% ../nbs/06_adversarial.ipynb #b1059fe5
 def adversarial(
     cast, # a `Cast`; its network `foreign`, if it has one, is attacked too
     images, # an `Images`
@@ -89,6 +94,7 @@ def adversarial(
     steps:int=5, # see `fgsm`
     alpha:float=None, # see `fgsm`
     device=None, # where to run; None leaves the networks where they are
+    bfloat16:bool=False, # see `fgsm`
 ) -> pd.DataFrame: # the long table; conditions `teacher` and `foreign`, metrics `fooled`, `fooled, correct` and the attacked network's `fooling rate`
     """Who falls for the images that fool the teacher (paper, section 4.2)? `fooled, correct` is NaN where the teacher's or the network's answer to
     the untouched image is wrong, and is left out where no image counts for all networks. Where no image fools the foreign network, its `fooling rate` is all there is of
@@ -96,10 +102,11 @@ def adversarial(
     _check_attack(eps, steps, alpha)
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()}
     right, attackers = {k: a == images.y for k, a in clean.items()}, _attackers(cast)
-    found, attack = {condition: [] for condition in attackers}, dict(eps=eps, steps=steps, alpha=alpha)
+    found, attack = {condition: [] for condition in attackers}, dict(eps=eps, steps=steps, alpha=alpha, bfloat16=bfloat16)
     with cast.run(device):
+        fast = {condition: folded(m.net, next(images.batches(2, device))[0]) for condition, m in attackers.items()}
         for x, y, idxs in progress(images.batches(bs, device), 'adversarial', total=-(-len(images)//bs)):
-            for condition, attacked in attackers.items(): found[condition].append(_attack(cast, attacked, clean, x, y, idxs.cpu(), attack))
+            for condition, m in attackers.items(): found[condition].append(_attack(cast, m, fast[condition], clean, x, y, idxs.cpu(), attack))
     return pd.concat([r for condition, attacked in attackers.items() for r in _rows(cast, condition, attacked, found[condition], right, eps)], ignore_index=True)
 
 # %% ../nbs/06_adversarial.ipynb #452fd2c5

@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['IMAGENET', 'CENTRED', 'SMALL', 'Normalise', 'mnist_cnn', 'BlurPool', 'resnet_small', 'resnet_cifar', 'resnet50_small',
            'PreActivation', 'wrn', 'vgg_small', 'ShuffleUnit', 'shufflenet_v1', 'mobilenet_v2_small', 'model_names',
-           'create_model', 'frozen', 'find_module', 'taps', 'n_classes', 'Anatomy', 'anatomy', 'conv_names',
+           'create_model', 'frozen', 'folded', 'find_module', 'taps', 'n_classes', 'Anatomy', 'anatomy', 'conv_names',
            'save_model', 'load_model']
 
-# %% ../nbs/02_models.ipynb #1d78d816
+# %% ../nbs/02_models.ipynb #820b67c9
 import difflib, hashlib, importlib, inspect, json, math, re
 from collections import Counter, OrderedDict, namedtuple
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-# %% ../nbs/02_models.ipynb #12cf90de
+# %% ../nbs/02_models.ipynb #47384f95
 import torch
 from torch import nn
 import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_model as _load_weights, save_model as _save_weights
+from torch.fx.experimental.optimization import fuse
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import Conv2dNormActivation
 from .core import KDError, atomic_path, require, seeded, versions, write_json
@@ -367,7 +369,22 @@ def frozen(
         for m, training in modes: m.training = training
         for p, flag in flags: p.requires_grad_(flag)
 
-# %% ../nbs/02_models.ipynb #a1c3a348
+# %% ../nbs/02_models.ipynb #55a25286
+def _fused(net):
+    try: return fuse(net)
+    except Exception: return deepcopy(net) # tracing runs the network's own code, which may raise anything
+
+def folded(
+    net:nn.Module, # pixels in, logits out; it is not touched
+    x:torch.Tensor, # some pixels N x 3 x H x W: the copy must answer to them as the network does
+) -> nn.Module: # in eval mode, no weight asks for a gradient
+    "A copy to be run many times, batch norms folded into convolutions, channels last; not folded where logits would change by more than rounding."
+    with frozen(net), torch.no_grad():
+        fast, logits = _fused(net), net(x)
+        if not torch.allclose(fast(x), logits, rtol=1e-3, atol=1e-3*logits.abs().max().item()): fast = deepcopy(net)
+    return fast.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+# %% ../nbs/02_models.ipynb #90bce9d7
 def find_module(
     net:nn.Module, # where to look
     name:str, # as in `net.named_modules()`, with or without the first `net.`; a last `:input` is ignored
@@ -375,25 +392,27 @@ def find_module(
     "The full name of a module. Raises `KDError` with near matches."
     known, name = dict(net.named_modules(remove_duplicate=False)), name.removesuffix(':input')
     full = name if name in known else f'net.{name}'
-    require(full in known, 'layer', f'the network has no module {name!r}', _near(name, [k for k in known if k]))
+    if full not in known: require(False, 'layer', f'the network has no module {name!r}', _near(name, [k for k in known if k]))
     return full
 
 def _hook(module, name, keep):
     if not name.endswith(':input'): return module.register_forward_hook(lambda m, args, out: keep(name, out))
     return module.register_forward_pre_hook(lambda m, args: (keep(name, args[0].clone()), *args[1:]))
 
-# %% ../nbs/02_models.ipynb #cca2b493
+# %% ../nbs/02_models.ipynb #2bb118c6
 @contextmanager
 def taps(
     net:nn.Module, # the network to read
     *names:str, # module names as in `find_module`; `NAME:input` reads what the module takes
     grad:bool=False, # cut the graph there, so that the gradient of the logits stops at what was read
+    read=None, # called with each activation while it is there; what it returns is kept in its place
 ):
     "A dict, filled anew by each forward, from name to activation (the last one, where a module runs more than once). Raises `KDError`."
     modules = {name: net.get_submodule(find_module(net, name)) for name in names}
     seen, handles = {}, []
     def keep(name, x):
         require(torch.is_tensor(x), name, f'gives a {type(x).__name__}, not a tensor', 'Name a module inside or around it')
+        if read: seen[name] = read(x); return x
         seen[name] = x.detach().requires_grad_() if grad else x
         return seen[name].clone()
     try:

@@ -19,10 +19,10 @@ from .core import generator, progress, require
 from .models import anatomy, taps
 from .probes import table
 
-# %% ../nbs/10_representation.ipynb #61911658
+# %% ../nbs/10_representation.ipynb #dd079ea2
 def _gram(x):
     "Products of the centred features of all pairs of n images, n x n, float64 on the CPU; exactly 0 where the features do not vary."
-    x = x.flatten(1).float()
+    x = (x.movedim(1, -1) if x.ndim == 4 else x).flatten(1).float()
     mean = x.mean(0)
     centred = x - mean
     products = (centred @ centred.T).cpu().double()
@@ -69,19 +69,17 @@ def _layers(cast, images, layers):
         require(found, 'layers', f'none for {model!r}', 'Give names of modules, as in net.named_modules()')
     return {(m.model, m.seed): named.get(m.model) or anatomy(m.net, images.size).layers for m in cast.networks}
 
-# %% ../nbs/10_representation.ipynb #85d5a5d5
+# %% ../nbs/10_representation.ipynb #177d2524
 def _stack(net, seen, names, x):
-    "The vectors of pairs of all layers of a network on one batch, layers x pairs; the activations are let go."
+    "The vectors of pairs of all layers of a network on one batch, layers x pairs."
     net(x)
-    found = torch.stack([_pairs(seen[name]) for name in names])
-    seen.clear()
-    return found
+    return torch.stack([seen[name] for name in names])
 
 def _hsics(cast, images, names, bs, batches, seed, device):
     "(model, seed) -> HSIC of each batch: with the teacher's layers (batches x teacher's x its own), and of each layer with itself (batches x its own)."
     found = {k: ([], []) for k in names}
     with cast.run(device), torch.inference_mode(), ExitStack() as stack:
-        seen = {(m.model, m.seed): stack.enter_context(taps(m.net, *names[m.model, m.seed].values())) for m in cast.networks}
+        seen = {(m.model, m.seed): stack.enter_context(taps(m.net, *names[m.model, m.seed].values(), read=_pairs)) for m in cast.networks}
         for idxs in progress(_split(len(images), bs, batches, seed), 'representation'):
             x, key = images.pixels(idxs, device), lambda m: (m.model, m.seed)
             stacks = {key(m): _stack(m.net, seen[key(m)], names[key(m)].values(), x) for m in cast.networks}

@@ -232,7 +232,7 @@ class Step:
     work:object # called with the run folder
     needs:list = field(default_factory=list) # names of the steps that must be done before
 
-# %% ../nbs/12_study.ipynb #4cdd6e29
+# %% ../nbs/12_study.ipynb #ae296006
 def _models(names, seed): return [f'models/{_file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
 
 DATA_FIELDS = 'data data_args size n_train n_probe seed crop flip bs lr recipe'.split()
@@ -249,9 +249,7 @@ def steps(self:Study) -> list: # of `Step`
     teachers = [_teacher_step(self, name) for name in self.teachers()]
     trained = teachers + [s for teacher in teachers for s in _student_steps(self, teacher)] + _other_steps(self, teachers[0])
     load = cache(lambda: (self.cast(self.out), self.images(), cache(partial(_domain_images, self, self.n_probe))))
-    probes = [_probe_step(self, probe, trained, load) for probe in self.probes]
-    longest_first = sorted(probes, key=lambda step: step.name != 'probe boundary')
-    return trained + longest_first + [_report_step(self, probes, load)]
+    return trained + _looking_steps(self, trained, load)
 
 @patch
 def teachers(self:Study) -> list: # of names
@@ -382,31 +380,40 @@ def _ask(asked, name, cast, images, domains, **more):
     if 'domains' in takes: common['domains'] = domains()
     return _probe(name)(cast, images, **{k: v for k, v in common.items() if k in takes} | asked.probe_args.get(name, {}) | more)
 
-# %% ../nbs/12_study.ipynb #9f942e49
-RESULTS = ['estimates.csv', 'values.csv', 'accuracy.csv', 'networks.json', 'images.csv', 'report.html']
+# %% ../nbs/12_study.ipynb #4840ba2c
+RESULTS = ['estimates.csv', 'values.csv', 'networks.json', 'images.csv', 'report.html']
 
-def _report_step(asked, probes, load):
-    key = _fingerprint([s.key for s in probes])
-    return Step('report', key, RESULTS, lambda run: write_results(run.path, *load(), asked), [s.name for s in probes])
+def _looking_steps(asked, trained, load):
+    "What is done with trained networks: probes, accuracy, pictures, report."
+    first = ('boundary', 'bias')
+    probes = [_probe_step(asked, name, trained, load) for name in sorted(asked.probes, key=lambda p: first.index(p) if p in first else len(first))]
+    key, names = _fingerprint([s.key for s in probes]), [s.name for s in trained]
+    pictures = [f'figures/pictures-{p}.png' for p in asked.probes if p not in ('fidelity', 'groups')]
+    beside = [Step('accuracy', key, ['accuracy.csv'], partial(_write_accuracy, asked, load), names),
+              Step('pictures', key, pictures, lambda run: write_pictures(run.path, *load(), asked.probes), names + ['probe bias']*('bias' in asked.probes))]
+    return probes[:2] + beside + probes[2:] + [Step('report', key, RESULTS, lambda run: write_results(run.path, *load(), asked), [s.name for s in probes + beside])]
 
-# %% ../nbs/12_study.ipynb #d7eb6b0c
+def _write_accuracy(asked, load, run):
+    from kd_knowledge.core import default_device, write_table
+    cast, images, _ = load()
+    write_table(run/'accuracy.csv', cast.accuracy(images, device=default_device(asked.device or None)))
+
+# %% ../nbs/12_study.ipynb #a282aac8
 def write_results(
-    folder, # the run folder, with the tables of all probes
+    folder, # the run folder, with the tables of all probes, accuracy.csv and the pictures
     cast, # the `Cast`
     images, # the `Images` that were probed
     domains, # a function that gives the domains, name -> `Images`
     asked, # the `Study` or `Probing`
 ):
-    "Write accuracy.csv, values.csv, estimates.csv, what the report needs to know of networks and images, and the report, from the tables in a run folder."
+    "Write values.csv, estimates.csv, what the report needs to know of networks and images, and the report, from the tables in a run folder."
     import pandas as pd
-    from kd_knowledge.core import default_device, write_table
+    from kd_knowledge.core import write_table
     from kd_knowledge.probes import estimate, summary
     from kd_knowledge.report import write_extremes, write_images, write_networks, write_report
     rows = pd.concat([pd.read_parquet(Path(folder)/'probes'/f'{p}.parquet') for p in asked.probes])
-    write_table(Path(folder)/'accuracy.csv', cast.accuracy(images, device=default_device(asked.device or None)))
     write_table(Path(folder)/'values.csv', summary(rows))
     write_table(Path(folder)/'estimates.csv', estimate(rows, starred=asked.properties()))
-    write_pictures(folder, cast, images, domains, asked.probes)
     sets = {'seen': images, **domains()}
     write_networks(folder, cast, _objectives(asked) if isinstance(asked, Study) else {})
     write_images(folder, sets); write_extremes(folder, rows, sets)
@@ -1016,7 +1023,7 @@ def _check_size(cast, images):
             try: m.net(images.pixels([0]))
             except RuntimeError as e: require(False, 'size', f'{m.model} does not take images of {images.size} pixels ({e})', 'Give the --size that it was made for')
 
-# %% ../nbs/12_study.ipynb #f336ced3
+# %% ../nbs/12_study.ipynb #94af74bc
 def run_probing(
     probing:Probing, # what to do
 ) -> Path: # of the report
@@ -1032,8 +1039,7 @@ def run_probing(
         _write_new(config, text)
         if probing.target == 'predicted' and not (run/'notes.json').exists(): write_json(run/'notes.json', ["The true class of an image is here the teacher's own answer (--target predicted), so the teacher's accuracy is 1 by definition."])
         given, load = Step('networks', _fingerprint(text, [_weights(m.net) for m in cast.networks]), [], None), lambda: (cast, images, cache(partial(_domain_images, probing, probing.n)))
-        probes = [_probe_step(probing, name, [given], load) for name in probing.probes]
-        for step in probes + [_report_step(probing, probes, load)]: _run_step(run, step)
+        for step in _looking_steps(probing, [given], load): _run_step(run, step)
         _print_results(run.path)
     return Path(probing.out)/'report.html'
 

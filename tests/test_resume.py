@@ -32,34 +32,32 @@ def start(folder, workers):
     except BaseException: import traceback; traceback.print_exc()
     finally: sys.stdout.flush(); os._exit(status)
 
-def wait(pid, seconds):
-    "The status of a run: its exit status, or minus the signal that ended it; it is killed after `seconds`."
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def wait(pid, seconds, ready=lambda: True):
+    "The status of a run: its exit status, or minus the signal that ended it; it is killed `seconds` after it is ready."
+    end = None
+    while end is None or time.monotonic() < end:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done: return os.waitstatus_to_exitcode(status)
+        if end is None and ready(): end = time.monotonic() + seconds
         time.sleep(.005)
     os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-def steps(folder): return {p.stem: p.stat().st_mtime for p in (folder/'steps').glob('*.json')}
+def steps(folder): return [p.stem for p in (folder/'steps').glob('*.json')]
 
-begin = time.time()
+begin = time.monotonic()
 assert wait(start(top/'through', 1), 300) == 0, (top/'log.txt').read_text()
-first = (top/'through'/'config.yaml').stat().st_mtime - begin
-ends = {k: v - begin - first for k, v in steps(top/'through').items()}
-length = max(ends.values())
+length, n = time.monotonic() - begin, len(steps(top/'through'))
 
 killed, folder = [], top/'killed-0'
 for i, workers in enumerate(WORKERS):
-    moment = length*(i + rng.random())/len(WORKERS)
-    reached = max([ends[s] for s in steps(folder)], default=0)
-    status = wait(start(folder, workers), first + (4 if workers > 1 else 0) + max(moment - reached, .05*length*rng.random()))
+    wanted = int(n*(i + rng.random())/len(WORKERS))
+    status = wait(start(folder, workers), .03*length*rng.random(), lambda: len(steps(folder)) >= wanted)
     left = [str(p.relative_to(folder)) for p in folder.rglob('*') if '.part' in p.name]
     killed.append(dict(status=status, workers=workers, steps=sorted(steps(folder)), left=left))
     if status == 0: folder = top/f'killed-{i + 1}' # it was through before the kill: begin another
 assert wait(start(folder, 1), 300) == 0, (top/'log.txt').read_text()
-print(json.dumps(dict(killed=killed, length=length, first=first)))
+print(json.dumps(dict(killed=killed)))
 '''
 
 
