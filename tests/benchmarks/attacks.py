@@ -18,15 +18,11 @@ def subject(name, n):
     with torch.inference_mode(): y = net(x).argmax(1)
     return net, x, y.clone()
 
-def ours(eps, *what):
+def ours(eps, *what, **options):
     net, x, y = subject(*what)
-    return lambda: fgsm(net, x, y, eps, STEPS, eps/STEPS)
+    return lambda: fgsm(net, x, y, eps, STEPS, eps/STEPS, **options)
 
-def ours_bfloat16(eps, *what):
-    attack = ours(eps, *what)
-    def run():
-        with torch.autocast('cpu', torch.bfloat16): return attack()
-    return run
+ours_bfloat16 = partial(ours, bfloat16=True)
 
 def forwards(eps, *what):
     net, x, _ = subject(*what)

@@ -19,12 +19,13 @@ from kd_knowledge.representation import representation
 
 FEW, MANY, SIZE = 1000, 16_000, 16
 
+def known(images):
+    "The images with groups, and with the cue of another class."
+    images.groups, images.group_vocab, images.cues = images.y // 5, ['low', 'high'], dict(texture=(images.y + 1) % 10)
+    return images
+
 @cache
-def images(n):
-    "Noise with groups and the cue of another class."
-    found = noise(n, SIZE)
-    found.groups, found.group_vocab, found.cues = found.y // 5, ['low', 'high'], dict(texture=(found.y + 1) % 10)
-    return found
+def images(n): return known(noise(n, SIZE))
 
 def cast():
     "A new one each time: nothing is known yet of any image."
