@@ -3,15 +3,16 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import LogLocator
 
 HOLDS, FAILS, LIMIT = '#0072b2', '#d55e00', '.15'
-PANELS = {'ours/peer <=': 'ours / peer: left of the mark is good', 'peer/ours >=': 'peer / ours: right of the mark is good'}
+PANELS = {'ours/peer <=': 'ours / peer: left of the mark is good (bar, case | peer)', 'peer/ours >=': 'peer / ours: right of the mark is good (bar, case | peer)'}
 
 def ratios(path):
     "The rows that have a ratio of two measures, with columns `kind`, `limit` and `label`."
     rows = pd.read_csv(path)
     split = rows.bar.str.extract(r'^(?P<number>\d+): (?P<kind>\S+ [<>]=) (?P<limit>\S+)$')
-    rows = rows.assign(kind=split.kind, limit=split.limit.astype(float), label=split.number + '  ' + rows.case + ' / ' + rows.peer_name)
+    rows = rows.assign(kind=split.kind, limit=split.limit.astype(float), label=split.number + '   ' + rows.case + '  |  ' + rows.peer_name)
     return rows[rows.kind.isin(PANELS) & rows.ratio.gt(0)]
 
 def _draw_panel(ax, rows, title):
@@ -24,7 +25,7 @@ def _draw_panel(ax, rows, title):
         ax.annotate(f'{r.ratio:.3g}', (1, y), xycoords=('axes fraction', 'data'), xytext=(4, 0), textcoords='offset points', va='center', fontsize=8, color=colour)
     ax.axvline(1, color='.8', lw=.8, zorder=0); ax.grid(axis='x', which='both', color='.93', zorder=0)
     ax.set_yticks(ys, rows.label, fontsize=8); ax.set_ylim(len(rows) - .4, -.6); ax.set_xscale('log'); ax.set_title(title, fontsize=9, loc='left')
-    ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}'); ax.tick_params(axis='x', labelsize=8); ax.minorticks_off()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5))); ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}'); ax.minorticks_off(); ax.tick_params(axis='x', labelsize=8)
     for side in ('top', 'right', 'left'): ax.spines[side].set_visible(False)
 
 def draw(

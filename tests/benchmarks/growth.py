@@ -42,7 +42,7 @@ def planes(n): return lambda: boundary(cast(), images(FEW), planes=n, points=10)
 
 def case(name, few, many, make, what='images'):
     few_many = {'ours': partial(make, many), f'{few:,} {what}': partial(make, few)}
-    peer, text = f'{few:,} {what}', f'{name}, two resnet_small of width 4, {SIZE} px, {many:,} {what}'
+    peer, text = f'{few:,} {what}', f'{name}, two small networks, {SIZE} px, {many:,} {what}'
     return [Case(f'growth {name}', 8, f'{text}: seconds each', few_many, [at_most(peer, 1.1)], per={'ours': many, peer: few})]
 
 def memory(name):
