@@ -8,23 +8,28 @@ __all__ = ['SHAPES', 'TEXTURES', 'GROUPS', 'VALID_START', 'DOMAINS', 'DATASETS',
            'random_resized_crop', 'random_shift', 'Augment', 'data_root', 'read_idx', 'image_files', 'get_images',
            'domain_images', 'ImageLoader', 'image_loaders', 'get_dls']
 
-# %% ../nbs/01_data.ipynb #1973d398
-import difflib, gzip, inspect, os, re, sys, zlib
+# %% ../nbs/01_data.ipynb #642dcc43
+import difflib, gzip, inspect, os, re, shutil, sys, zlib
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
-# %% ../nbs/01_data.ipynb #0d8befc6
+# %% ../nbs/01_data.ipynb #e8ce31b0
 import numpy as np
 import pandas as pd
+import PIL
 import torch
 import torch.nn.functional as F
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
-from fastcore.basics import chunked, patch
+from fastcore.basics import chunked, num_cpus, patch
+from filelock import FileLock, Timeout
 from PIL import Image, ImageOps
-from .core import KDError, default_device, generator, progress, require
+from torch.utils.data import get_worker_info
+from .core import KDError, atomic_path, default_device, fingerprint, generator, progress, require
 
 # %% ../nbs/01_data.ipynb #3469c3c2
 def check_pixels(
@@ -53,24 +58,28 @@ def _one_of(argument, name, known):
     require(_plain(name) in plain, argument, f'{name!r} is unknown' + (f', did you mean {" or ".join(near)}?' if near else ''), f'Give one of {", ".join(known)}')
     return plain[_plain(name)]
 
-# %% ../nbs/01_data.ipynb #ba4db426
+# %% ../nbs/01_data.ipynb #528f2295
 def _rgb(image):
     "Any PIL image as RGB: 16 bits scaled, transparency laid on white."
     if image.mode.startswith('I'): image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype('uint8'))
     if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert('RGB')
+    return image if image.mode == 'RGB' else image.convert('RGB')
 
-# %% ../nbs/01_data.ipynb #ca976cb3
+# %% ../nbs/01_data.ipynb #23f28cd4
+def _unreadable(path, error):
+    "The error of an image file that cannot be read."
+    return KDError(f'data: cannot read the image {path} ({type(error).__name__}). Repair it or remove it')
+
 def _decoded(path, side, use):
     "use(image) of an image file, upright and RGB; a large JPEG is decoded at about `side` pixels or more. A broken file is named."
     try:
         with Image.open(path) as image:
             image.draft(None, (2 * side, 2 * side))
-            return use(_rgb(ImageOps.exif_transpose(image)))
-    except Exception as error:
-        raise KDError(f'data: cannot read the image {path} ({type(error).__name__}). Repair it or remove it') from None
+            ImageOps.exif_transpose(image, in_place=True)
+            return use(_rgb(image))
+    except Exception as error: raise _unreadable(path, error) from None
 
 def read_image(
     path, # an image file
@@ -79,25 +88,55 @@ def read_image(
     "Decode, turn upright, resize the shorter side to `size`, cut out the centre. Raises `KDError` naming a file that is broken."
     return _decoded(path, size, lambda image: np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR)))
 
-# %% ../nbs/01_data.ipynb #e5223db3
-def _read_all(paths, size):
-    "uint8 N x 3 x size x size of many files, decoded in threads; the first broken file stops it."
-    x = np.empty((len(paths), 3, size, size), np.uint8)
-    def put(i): x[i] = read_image(paths[i], size).transpose(2, 0, 1)
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+# %% ../nbs/01_data.ipynb #91fd73a9
+class _Row(NamedTuple):
+    "An image that is decoded and resized already: a row of a file of bytes, N x 3 x size x size."
+    path: Path
+    index: int
+
+def _mapped(path):
+    "The bytes of such a file, of which only what is looked at is read."
+    try: return np.load(path, mmap_mode='r').view(np.ndarray)
+    except (OSError, EOFError, ValueError) as error:
+        raise KDError(f'cache: {path} is gone or not whole ({type(error).__name__}). Remove it, if it is there, and start again: it is made anew') from None
+
+def _read_one(image, size):
+    "uint8 3 x size x size of an image file, or of a row."
+    return _mapped(image.path)[image.index] if isinstance(image, _Row) else np.ascontiguousarray(read_image(image, size).transpose(2, 0, 1))
+
+# %% ../nbs/01_data.ipynb #7a0e8896
+def _threads():
+    "How many threads decode: one for each core, of which processes that load data have their share."
+    info = get_worker_info()
+    return min(16, max(1, num_cpus() // (info.num_workers if info else 1)))
+
+def _read_each(images, size):
+    "Yield what `_read_one` says of each of many images, decoded ahead in threads; the first broken file stops it."
+    threads, ahead = _threads(), deque()
+    with ThreadPoolExecutor(threads) as pool:
         try:
-            for _ in progress(pool.map(put, range(len(paths))), 'reading images', len(paths)): pass
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            for image in images:
+                ahead.append(pool.submit(_read_one, image, size))
+                if len(ahead) > 4 * threads: yield ahead.popleft().result()
+            while ahead: yield ahead.popleft().result()
+        finally: pool.shutdown(wait=False, cancel_futures=True)
+
+# %% ../nbs/01_data.ipynb #f911b503
+def _read_all(images, size, bar=True):
+    "uint8 N x 3 x size x size of many image files or rows; `bar` shows how far it is."
+    if images and all(isinstance(i, _Row) for i in images):
+        maps = {path: _mapped(path) for path in {i.path for i in images}}
+        return torch.from_numpy(np.stack([maps[path][k] for path, k in images]))
+    x, each = np.empty((len(images), 3, size, size), np.uint8), _read_each(images, size)
+    for i, image in enumerate(progress(each, 'reading images', len(images)) if bar else each): x[i] = image
     return torch.from_numpy(x)
 
-# %% ../nbs/01_data.ipynb #c38dedae
+# %% ../nbs/01_data.ipynb #a9a18bc6
 class Images:
     "Images in a fixed order and what is known of each."
     n_inp = 1
     def __init__(self,
-        x, # uint8 tensor N x 3 x H x W, or a list of N paths that are decoded when asked for
+        x, # uint8 tensor N x 3 x H x W, or a list of N paths (or rows of a cache) that are read when asked for
         y, # class indices, N, from 0 to len(vocab) - 1
         vocab, # names of the classes
         size:int, # pixels of each side, 1 or more
@@ -127,15 +166,19 @@ def in_memory(self:Images) -> bool:
     "Whether the pixels lie in memory; else they are read from disk."
     return torch.is_tensor(self.x)
 
-# %% ../nbs/01_data.ipynb #ba66f042
+# %% ../nbs/01_data.ipynb #e28788d2
+def _moved(x, device):
+    "A tensor on `device`; CUDA fetches it while the CPU goes on."
+    return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)
+
 @patch
 def bytes_at(self:Images,
     idxs, # which images: integers
-    device=None, # where; images in memory are moved there once and kept
+    device=None, # where; images in memory are moved there once and kept, others batch by batch
 ) -> torch.Tensor: # uint8, len(idxs) x 3 x H x W
     "The images `idxs` as bytes."
-    if not self.in_memory: return _read_all([self.x[int(i)] for i in idxs], self.size).to(device or 'cpu')
     device = torch.device(device or 'cpu')
+    if not self.in_memory: return _moved(_read_all([self.x[int(i)] for i in idxs], self.size, bar=False), device)
     if self._there is None or self._there[0] != device: self._there = device, self.x.to(device)
     return self._there[1][torch.as_tensor(idxs, device=device)]
 
@@ -965,8 +1008,8 @@ def _raw(data, split, size, n, seed, argument, **kwargs):
     paint, domain = more.pop('paint', lambda x, idxs: x), kwargs.get('domain', 'orig')
     return Images(x, y, vocab, size, name if domain == 'orig' else f'{name} {domain}', **more), paint
 
-# %% ../nbs/01_data.ipynb #85fa6961
-def _from_source(data, split, size, n, seed, argument, memory=2e9, **kwargs):
+# %% ../nbs/01_data.ipynb #b05fb454
+def _from_source(data, split, size, n, seed, argument, memory=2e9, cache=None, **kwargs):
     "Read, choose `n` by seed (at most so many where `argument` is None), then decode or resize what was chosen."
     images, paint = _raw(data, split, size, n, seed, argument, **kwargs)
     idxs, there = torch.arange(len(images)), len(images)
@@ -975,8 +1018,9 @@ def _from_source(data, split, size, n, seed, argument, memory=2e9, **kwargs):
         idxs = torch.randperm(there, generator=generator('choose', seed))[:n].sort().values
         images = images.subset(idxs)
     if images.in_memory: images.x = _resize(paint(images.x, idxs), size)
-    elif len(images) * 3 * size * size <= memory: images.x = _read_all(images.x, size)
-    images.maker = partial(_images, data, split, n=n, seed=seed, argument=argument, memory=0, **kwargs)
+    elif cache: images.x = _cached(images, cache)
+    if not images.in_memory and len(images) * 3 * size * size <= memory: images.x = _read_all(images.x, size)
+    images.maker = partial(_images, data, split, n=n, seed=seed, argument=argument, memory=0, cache=cache, **kwargs)
     return images
 
 # %% ../nbs/01_data.ipynb #a7d78b66
@@ -1031,14 +1075,14 @@ def _images(data, split, size, n, seed, argument, domain=None, **kwargs):
     _check_options(data, kwargs, ('cue', 'domain', 'train_groups'))
     return _from_world(split, size, n, seed, argument, **kwargs)
 
-# %% ../nbs/01_data.ipynb #c8774dd0
+# %% ../nbs/01_data.ipynb #60cd09b9
 def get_images(
     data='shapes', # a name of `DATASETS`, or a folder of class folders
     split:str='valid', # `train` or `valid`
     size:int=None, # pixels of each side, 8 or more; None is the data set's own
     n:int=None, # how many, chosen by `seed`; None is all (of `shapes` 8,000 and 2,000); of several domains so many of each
     seed:int=0, # the world of `shapes`; the choice of `n`; the split where the data has none; the colours and patches of digits
-    **kwargs, # the data set's options, see above: domain, cue, train_groups, photographs, label, root, unlabeled, memory
+    **kwargs, # the data set's options, see above: domain, cue, train_groups, photographs, label, root, unlabeled, memory, cache
 ) -> Images:
     "Images by name or from a folder, in a fixed order. Raises `KDError` for whatever is unknown, missing, empty, broken or too much."
     return _images(data, split, size, n, seed, 'n', **kwargs)
@@ -1058,6 +1102,54 @@ def domain_images(
     names = _domain_names(data, **kwargs) if domains is None else [domains] if isinstance(domains, str) else list(domains)
     return {name: _images(data, split, size, n, seed, None, name, **kwargs) for name in names}
 
+# %% ../nbs/01_data.ipynb #17c683f6
+def _stamp(path):
+    "What tells a file from its next version: bytes and date."
+    try: stat = os.stat(path)
+    except OSError as error: raise _unreadable(path, error) from None
+    return stat.st_size, stat.st_mtime_ns
+
+def _cache_path(images, cache):
+    "The file that holds the resized images."
+    folder = Path(os.environ.get('KD_CACHE') or '~/.cache/kd_knowledge/resized' if cache is True else cache).expanduser()
+    paths = [str(p) for p in images.x]
+    shared = len(os.path.commonpath({os.path.dirname(p) for p in paths}))
+    key = fingerprint([(p[shared:].lstrip(os.sep), *_stamp(p)) for p in paths], images.size, PIL.__version__)
+    return folder/f'{re.sub("[^A-Za-z0-9]+", "-", images.name)}-{images.size}px-{key}.npy'
+
+# %% ../nbs/01_data.ipynb #08912ea3
+def _write_cache(path, images):
+    "Decode and resize all images into the file `path`."
+    shape = len(images), 3, images.size, images.size
+    for left in path.parent.glob(f'.{path.stem}.*.part.npy'): left.unlink()
+    need, free = np.prod(shape), shutil.disk_usage(path.parent).free
+    require(need < free, 'cache', f'{path.parent} has {free:,} bytes free, {need:,} are needed', 'Make room, or give another folder: cache=FOLDER')
+    with atomic_path(path) as part, open(part, 'wb') as file:
+        np.lib.format.write_array_header_1_0(file, dict(descr='|u1', fortran_order=False, shape=shape))
+        for image in progress(_read_each(images.x, images.size), 'resizing images', len(images)): file.write(image)
+    print(f'{len(images):,} images of {images.size} px are kept in {path} ({need / 1e6:,.1f} MB)')
+
+def _alone(path):
+    "A block inside which no other process writes `path`; it may have to wait for one."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f'.{path.stem}.lock'))
+    try: return lock.acquire(timeout=0)
+    except Timeout: print(f'waiting for another process that writes {path}', flush=True)
+    return lock.acquire()
+
+# %% ../nbs/01_data.ipynb #896ed305
+def _cached(images, cache):
+    "The rows of the resized images of the files `images.x`, which are made where they are not there."
+    require(isinstance(cache, (bool, str, Path)), 'cache', f'got {cache!r}', 'Give true, or a folder')
+    path = _cache_path(images, cache)
+    try:
+        if not path.exists():
+            with _alone(path): path.exists() or _write_cache(path, images)
+    except OSError as error:
+        fix = 'Give a folder that can be written to: cache=FOLDER, or set KD_CACHE'
+        raise KDError(f'cache: cannot write to {path.parent} ({error.strerror or error}). {fix}') from None
+    return [_Row(path, i) for i in range(len(images))]
+
 # %% ../nbs/01_data.ipynb #11c6df19
 class ImageLoader(DataLoader):
     "Batches (pixels, label, index) of `Images`; order and augmentation are given by the seed and the epoch."
@@ -1075,7 +1167,7 @@ class ImageLoader(DataLoader):
         "A loader like this one with a few arguments changed."
         return super().new(dataset, cls, **{'augment': self.augment, 'seed': self.seed, **kwargs})
 
-# %% ../nbs/01_data.ipynb #f7899ef9
+# %% ../nbs/01_data.ipynb #1840094c
 @patch
 def randomize(self:ImageLoader):
     "Begin the next epoch."
@@ -1090,7 +1182,7 @@ def get_idxs(self:ImageLoader):
 def create_batches(self:ImageLoader, samps):
     "Gather batch after batch, as bytes."
     for idxs in map(torch.tensor, chunked(samps, self.bs, drop_last=self.drop_last)):
-        yield self.dataset.bytes_at(idxs, self.device if self.dataset.in_memory else None), self.dataset.y[idxs], idxs
+        yield self.dataset.bytes_at(idxs, None if self.fake_l.num_workers else self.device), self.dataset.y[idxs], idxs
 
 # %% ../nbs/01_data.ipynb #b0eb0b69
 @patch
@@ -1125,11 +1217,11 @@ def show_batch(self:ImageLoader,
     x, y, _ = self.one_batch() if b is None else b
     return show_images(x[:max_n], [self.dataset.vocab[k] for k in y[:max_n].tolist()], **kwargs)
 
-# %% ../nbs/01_data.ipynb #1b1c66bf
+# %% ../nbs/01_data.ipynb #12dfeaf8
 def _workers(images, num_workers):
-    "Processes that decode: none for images in memory."
+    "Processes that decode: none for images in memory or in a cache."
     if num_workers is not None: return num_workers
-    return 0 if images.in_memory or sys.platform in ('win32', 'darwin') else min(8, os.cpu_count() or 1)
+    return 0 if images.in_memory or isinstance(images.x[0], _Row) or sys.platform in ('win32', 'darwin') else min(8, num_cpus())
 
 # %% ../nbs/01_data.ipynb #d18bca93
 def image_loaders(

@@ -167,7 +167,7 @@ def forward(self:Hint, student, teacher, labels, index):
         mine, theirs = F.adaptive_avg_pool2d(mine, size), F.adaptive_avg_pool2d(theirs, size)
     return F.mse_loss(self.regressor(mine), theirs)/2
 
-# %% ../nbs/03_distillation.ipynb #fb835cfa
+# %% ../nbs/03_distillation.ipynb #028f3323
 class CRD(Objective):
     "Contrastive representation distillation (Tian 2020; paper, section 3), with negatives from other classes."
     def __init__(self,
@@ -177,20 +177,20 @@ class CRD(Objective):
         n_negatives:int=16384, # N, at least 1; fewer are used where other classes have fewer images
         dim:int=128, # length of the embeddings, 1 or more
         momentum:float=.5, # share of the old row that stays when the bank is updated, 0 to 1
-        negatives:str='bank', # `bank` (all training images) or `batch` (the teacher's embeddings of this batch)
+        negatives:str='bank', # `bank` (each image draws among all training images), `shared` (one such draw for a batch) or `batch` (only the batch's own)
         partition:float=None, # Z; None estimates it on the first batch, 1 is the formula as printed
         seed:int=0, # of the bank and of the draws
     ):
         super().__init__(weight, gamma)
         require(tau > 0, 'temperature', f'tau must be above 0, got {tau}', "Give .07, the paper's value")
         require(n_negatives > 0, 'n_negatives', f'must be at least 1, got {n_negatives}', 'The paper takes 16384')
-        require(negatives in ('bank', 'batch'), 'negatives', f'{negatives!r} is unknown', 'Give bank or batch')
+        require(negatives in ('bank', 'shared', 'batch'), 'negatives', f'{negatives!r} is unknown', 'Give bank, shared or batch')
         self.tau, self.n_negatives, self.dim, self.momentum, self.negatives, self.partition, self.seed = tau, n_negatives, dim, momentum, negatives, partition, seed
 
     def choose_layers(self, student, teacher):
         self.student_layers, self.teacher_layers = [anatomy(student).penultimate], [anatomy(teacher).penultimate]
 
-# %% ../nbs/03_distillation.ipynb #c5939b30
+# %% ../nbs/03_distillation.ipynb #b805b71f
 def _vector(features): return features.flatten(2).mean(2) if features.ndim > 2 else features
 
 @patch
@@ -204,17 +204,20 @@ def build(self:CRD, student, teacher, images):
     self.embed_student, self.embed_teacher = nn.Linear(mine.shape[1], self.dim), nn.Linear(theirs.shape[1], self.dim)
     self.n_images, self.pending = len(images), None
     self.register_buffer('log_z', torch.tensor(math.nan if self.partition is None else math.log(self.partition)))
-    if self.negatives == 'bank': self._build_bank(images.y)
+    if self.negatives != 'batch': self._build_bank(images.y)
 
-# %% ../nbs/03_distillation.ipynb #60853e47
+# %% ../nbs/03_distillation.ipynb #40a5d3a0
 @patch
 def _build_bank(self:CRD, labels):
     counts = labels.bincount()
     others = self.n_images - int(counts.max())
     require(others > 0, 'labels', 'all training images have one class, so there are no negatives', 'Give at least two classes')
     self.n_drawn = min(self.n_negatives, others)
-    print(f'CRD: the bank holds {self.n_images} x {self.dim} float32 numbers, {self.n_images*self.dim*4/2**20:.1f} MB; {self.n_drawn} negatives an image')
-    self.register_buffer('bank', F.normalize(torch.randn(self.n_images, self.dim, generator=generator('crd bank', self.seed)), dim=1))
+    print(f'CRD: the bank holds {self.n_images} x {self.dim} float32 numbers, {self.n_images*self.dim*4/2**20:.1f} MB; '
+          f'{self.n_drawn} negatives {"a batch" if self.negatives == "shared" else "an image"}')
+    bank = torch.randn(self.n_images, self.dim, generator=generator('crd bank', self.seed))
+    self.register_buffer('bank', F.normalize(bank, dim=1, out=bank))
+    if self.negatives == 'shared': self.register_buffer('label', labels.clone()); return
     self.register_buffer('by_class', labels.argsort(stable=True))
     self.register_buffer('count', counts); self.register_buffer('start', counts.cumsum(0) - counts)
 
@@ -225,22 +228,55 @@ def _draw(self:CRD, labels):
     own, start = self.count[labels][:, None], self.start[labels][:, None]
     place = torch.rand(len(labels), self.n_drawn, generator=stream, device=labels.device)*(self.n_images - own)
     place = place.long().clamp_(max=self.n_images - 1 - own)
-    return self.by_class[place + own*(place >= start)]
+    place += own*(place >= start)
+    return self.by_class.index_select(0, place.flatten()).view_as(place)
 
-# %% ../nbs/03_distillation.ipynb #10e97be7
+@patch
+def _draw_shared(self:CRD, device):
+    "One draw of n_drawn images for a whole batch: their embeddings, and their classes."
+    drawn = torch.randint(self.n_images, (self.n_drawn,), generator=self._stream_on('crd draws', device), device=device)
+    return self.bank[drawn], self.label[drawn]
+
+# %% ../nbs/03_distillation.ipynb #f90b6831
+class _GatherDot(torch.autograd.Function):
+    "`(bank[drawn]*student[:, None]).sum(2)`, without the gathered rows in memory, forward and backward."
+    @staticmethod
+    def forward(ctx, student, bank, drawn):
+        ctx.save_for_backward(bank, drawn)
+        bags = torch.arange(len(drawn), device=drawn.device)
+        dot = torch.ops.aten._embedding_bag_per_sample_weights_backward # what autograd runs for the weights of `embedding_bag`
+        return dot(student, bank, drawn.flatten(), bags*drawn.shape[1], bags.repeat_interleave(drawn.shape[1]), 0).view_as(drawn)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        bank, drawn = ctx.saved_tensors
+        return F.embedding_bag(drawn, bank, per_sample_weights=grad.contiguous(), mode='sum'), None, None
+
+# %% ../nbs/03_distillation.ipynb #342653ab
+@patch
+def _bank_scores(self:CRD, student, drawn):
+    "Products, N x n_drawn, of each embedding with its drawn rows of the bank."
+    # Timed on CPUs, both ways take as long where the bank has 10 (batches of 8) to 25 (of 64) times as many rows as are drawn for an image;
+    # 10 keeps the product small as well. Up to 100,000 images it costs little, however few are drawn.
+    if self.n_images > max(100_000, 10*drawn.shape[1]): return _GatherDot.apply(student, self.bank, drawn)
+    return (student@self.bank.T).gather(1, drawn)
+
 @patch
 def _scores(self:CRD, student, teacher, labels, index):
     "Scores a.b/tau with negatives, which of them count, and N."
-    if self.negatives == 'batch':
-        other = labels[:, None] != labels[None]
-        return student@teacher.T/self.tau, other, other.sum(1, keepdim=True).clamp(min=1)
-    scores = (student@self.bank.T).gather(1, self._draw(labels))/self.tau
-    return scores, torch.ones_like(scores, dtype=torch.bool), torch.tensor(self.n_drawn, device=scores.device)
+    if self.negatives == 'bank':
+        scores = self._bank_scores(student, self._draw(labels))/self.tau
+        return scores, torch.ones_like(scores, dtype=torch.bool), torch.tensor(self.n_drawn, device=scores.device)
+    theirs, classes = (teacher, labels) if self.negatives == 'batch' else self._draw_shared(labels.device)
+    other = labels[:, None] != classes
+    return student@theirs.T/self.tau, other, other.sum(1, keepdim=True).clamp(min=1)
 
+# %% ../nbs/03_distillation.ipynb #c401ad2f
 @patch
 def forward(self:CRD, student, teacher, labels, index):
     require(int(index.max()) < self.n_images, 'index', f'{int(index.max())} is outside the {self.n_images} training images', 'Train on the images that the objective was built with')
-    if self.negatives == 'bank': self._remember()
+    if self.negatives != 'batch': self._remember()
     mine, theirs = self._embed(student, teacher)
     self.pending = theirs.detach(), index
     positive = (mine*theirs).sum(1, keepdim=True)/self.tau

@@ -232,7 +232,7 @@ class Step:
     work:object # called with the run folder
     needs:list = field(default_factory=list) # names of the steps that must be done before
 
-# %% ../nbs/12_study.ipynb #ae296006
+# %% ../nbs/12_study.ipynb #46013ffc
 def _models(names, seed): return [f'models/{_file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
 
 DATA_FIELDS = 'data data_args size n_train n_probe seed crop flip bs lr recipe'.split()
@@ -241,7 +241,11 @@ def _fingerprint(*parts):
     from kd_knowledge.core import fingerprint
     return fingerprint(*parts)
 
-def _key(study, names, *more): return _fingerprint({k: getattr(study, k) for k in DATA_FIELDS + names.split()}, *more)
+def _what(value):
+    "A value of a config without what says how images are read, which changes none of them."
+    return {k: v for k, v in value.items() if k not in ('memory', 'cache')} if isinstance(value, dict) else value
+
+def _key(study, names, *more): return _fingerprint({k: _what(getattr(study, k)) for k in DATA_FIELDS + names.split()}, *more)
 
 @patch
 def steps(self:Study) -> list: # of `Step`
@@ -361,10 +365,10 @@ def _domain_images(asked, n):
     with _called(data='domain_data', n='n_probe'):
         return domain_images(asked.domain_data or asked.data, asked.domains or None, size=asked.size, n=None if asked.domain_data else n, seed=asked.seed, **given)
 
-# %% ../nbs/12_study.ipynb #46f73881
+# %% ../nbs/12_study.ipynb #2ddc8893
 def _probe_step(asked, name, trained, load):
     "`asked` is a `Study` or a `Probing`, `trained` the steps that made the networks; `load` gives cast, images and domains when they are needed."
-    given = asked.probe_args.get(name, {}), asked.domains, asked.domain_data, asked.domain_args
+    given = asked.probe_args.get(name, {}), asked.domains, asked.domain_data, _what(asked.domain_args)
     key = _fingerprint(name, *given, asked.seed, [s.key for s in trained])
     return Step(f'probe {name}', key, [f'probes/{name}.parquet'], partial(_run_probe, asked, name, load), [s.name for s in trained])
 
@@ -464,7 +468,7 @@ def _show_bias(folder, domains):
     rows = pd.read_parquet(Path(folder)/'probes'/'bias.parquet')
     return plot_shape_bias(rows, domains.get('cue conflict', domains.get('cue-conflict'))).figure
 
-# %% ../nbs/12_study.ipynb #271ddef6
+# %% ../nbs/12_study.ipynb #c16069c4
 GROWS = {'seeds', 'independent_seeds', 'probes', 'probe_args', 'device', 'workers', 'out'} # what may change in a folder: more of it, or elsewhere
 
 def _check_folder(study, folder):
@@ -473,7 +477,7 @@ def _check_folder(study, folder):
     if not (Path(folder)/'config.yaml').exists(): return
     before, now = yaml.safe_load((Path(folder)/'config.yaml').read_text(encoding='utf-8')), asdict(study)
     require(isinstance(before, dict), 'out', f'{folder}/config.yaml is no config of a study', 'Give another folder with --out')
-    other = [k for k in now if k not in GROWS and (asdict(Study()) | before)[k] != now[k]]
+    other = [k for k in now if k not in GROWS and _what((asdict(Study()) | before)[k]) != _what(now[k])]
     require(not other, 'out', f'{folder} holds a study with other values of {", ".join(other)}', 'Give another folder with --out, so that nothing is overwritten')
 
 # %% ../nbs/12_study.ipynb #f764e111
