@@ -76,7 +76,8 @@ def float64(*what):
 def left(*what):
     "How many modules and weights an attack leaves in another state: modes, flags, gradients, hooks."
     net, x, y = subject(*what)
-    state = lambda: [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in net.modules()] + [(p.requires_grad, p.grad is None) for p in net.parameters()]
+    state = lambda: [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in net.modules()] + \
+                    [(p.requires_grad, p.grad is None) for p in net.parameters()]
     def run():
         net.train(); before = state()
         fgsm(net, x, y, 8/255, 1); after = state()
@@ -94,7 +95,8 @@ def exactly(key, text, number, run, limit): return Case(f'attacks {key}', 2, tex
 FEW = 1/2550 # of the pixels' range: fools some of the images and not all
 CASES = [case('resnet18', 64), case('resnet50', 32),
          exactly('float64', 'FGSM, 5 steps, resnet18, 64 px, 8 images, float64', 'largest difference from a plain loop', partial(float64, 'resnet18', 8), 1e-9),
-         exactly('rate', 'FGSM, 5 steps, resnet18, 64 px, 256 images, float32', 'fooling rate, difference from torchattacks', partial(rates, ours, FEW, 'resnet18', 256), .005),
+         exactly('rate', 'FGSM, 5 steps, resnet18, 64 px, 256 images, float32', 'fooling rate, difference from torchattacks',
+                 partial(rates, ours, FEW, 'resnet18', 256), .005),
          exactly('bfloat16 rate', 'FGSM, 5 steps, resnet18, 64 px, 256 images, bfloat16', 'fooling rate, difference from torchattacks',
                  partial(rates, ours_bfloat16, FEW, 'resnet18', 256), .005),
          exactly('left', 'FGSM, resnet18, 64 px, 8 images, in training mode', 'modules and weights left in another state', partial(left, 'resnet18', 8), 0)]

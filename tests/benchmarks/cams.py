@@ -62,9 +62,11 @@ def case(name, size, n, fast=()):
 
 def maps(name, size, n):
     text = 'largest difference from captum, share of the largest value'
-    return Case(f'cams maps {name} {size}', 1, f'Grad-CAM maps, {name}, {size} px, {n} images', {text: partial(difference, name, size, n)}, [exact(text, 1e-5)], once=True)
+    return Case(f'cams maps {name} {size}', 1, f'Grad-CAM maps, {name}, {size} px, {n} images', {text: partial(difference, name, size, n)},
+                [exact(text, 1e-5)], once=True)
 
 CASES = [case('resnet18', 64, 64), case('resnet50', 64, 32), case('resnet18', 224, 16), case('resnet50', 224, 16, fast=1.8),
          *(maps(name, size, 8) for name in ('resnet18', 'resnet50') for size in (64, 224)),
-         Case('cams memory', 1, 'Grad-CAM, resnet50, 224 px, 64 images: peak memory, MB', {k: partial(f, 'resnet50', 224, 64) for k, f in dict(ours=ours, captum=captum).items()},
+         Case('cams memory', 1, 'Grad-CAM, resnet50, 224 px, 64 images: peak memory, MB',
+              {k: partial(f, 'resnet50', 224, 64) for k, f in dict(ours=ours, captum=captum).items()},
               [at_most('captum', .2)], memory='peak')]

@@ -53,7 +53,8 @@ def files(n, size, bs):
     return image_loaders(train, valid, bs)
 
 def case(key, text, limit, *what):
-    return Case(f'cohort {key}', 4, f'five students, {text}', dict(ours=partial(together, *what)) | {'one by one': partial(alone, *what)}, [at_most('one by one', limit)])
+    return Case(f'cohort {key}', 4, f'five students, {text}',
+                dict(ours=partial(together, *what)) | {'one by one': partial(alone, *what)}, [at_most('one by one', limit)])
 
 CASES = [case('arithmetic', 'resnet50 and resnet18, 64 px, 128 images, batch 64', .85, partial(loaders, 128, 64, 64), 'resnet50', 'resnet18'),
          case('decoding', 'resnet_small, 200 JPEGs (1000 x 750) at 32 px, batch 50', .35, partial(files, 200, 32, 50), 'resnet_small', 'resnet_small')]

@@ -33,7 +33,8 @@ def cast():
     return Cast(teacher, dict(Ind=student))
 
 PROBES = dict(fidelity=fidelity, calibration=calibration, localization=localization, adversarial=partial(adversarial, steps=2),
-              invariance=partial(invariance, colours=(.4,), crops=(.4,), shifts=(4,)), domains=lambda who, what: consensus(who, what, dict(other=images(len(what)))),
+              invariance=partial(invariance, colours=(.4,), crops=(.4,), shifts=(4,)),
+              domains=lambda who, what: consensus(who, what, dict(other=images(len(what)))),
               groups=group_bias, representation=representation)
 PROBES['shape bias'] = lambda who, what: shape_bias(who, what, {'cue conflict': what})
 
