@@ -2,6 +2,7 @@ SHELL   = bash
 PYTHON ?= python3
 WORKERS ?= 2
 VENV    = .venv
+BENCH   = .venv-bench
 BIN     = $(VENV)/bin
 THREADS = $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() or 1))')
 
@@ -11,7 +12,7 @@ DOTS = awk '/^ *(Collecting|Downloading)/ {printf "."; fflush()} \
 INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 
 .DEFAULT_GOAL = help
-.PHONY: help study explore studies results test check export readme clean-notebooks docs wheel
+.PHONY: help study explore studies results test bench check export readme clean-notebooks docs wheel
 
 help:
 	@echo 'make study            install, run the default study, write the report to runs/default/report.html'
@@ -19,6 +20,8 @@ help:
 	@echo 'make studies          run the small studies of all the paper'\''s sections (about an hour) and their notebooks'
 	@echo 'make results          write nbs/studies/agreement.csv, the paper beside the stored results'
 	@echo 'make test             install with the development extra, then every check, notebook and test'
+	@echo 'make bench            measure speed and memory beside other libraries (15 minutes), in $(BENCH); BENCHMARKS="--only crd 6" chooses,'
+	@echo '                      REPDISTILLER=... and DBVIZ=... name clones of github.com/HobbitLong/RepDistiller and github.com/somepago/dbViz'
 	@echo 'make check            are the package and the notebooks in step, and are the notebooks clean?'
 	@echo 'make export           write kd_knowledge/ from nbs/'
 	@echo 'make readme           write README.md from nbs/index.ipynb'
@@ -46,6 +49,9 @@ test: check
 	@echo 'Notebooks:'
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(WORKERS) --timing
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
+
+bench: $(BENCH)/.installed-bench
+	@$(BENCH)/bin/python tests/benchmarks/run.py $(BENCHMARKS)
 
 check: $(VENV)/.installed-dev
 	@.ci/check $(BIN)
@@ -85,3 +91,14 @@ $(VENV)/.installed-dev: settings.ini setup.py | $(BIN)/pip
 	@echo 'Installing kd_knowledge and its development tools into $(VENV): PyTorch alone is some GB, so the first time takes minutes'
 	@$(INSTALL) -e '.[dev]' | $(DOTS)
 	@touch $@ $(VENV)/.installed
+
+# torchattacks wants a requests of 2020, which would take the development extra's Jupyter back to one of its time: the peers get an environment of their own.
+ifneq ($(VENV),$(BENCH))
+$(BENCH)/.installed-bench: settings.ini setup.py
+	@$(MAKE) --no-print-directory VENV=$(BENCH) $@
+else
+$(BENCH)/.installed-bench: settings.ini setup.py | $(BIN)/pip
+	@echo 'Installing kd_knowledge and the libraries it is measured beside into $(BENCH): PyTorch alone is some GB, so the first time takes minutes'
+	@$(INSTALL) -e '.[bench]' | $(DOTS)
+	@touch $@
+endif

@@ -1,0 +1,72 @@
+"Bar 1: Grad-CAM of the true class."
+from copy import deepcopy
+from functools import cache, partial
+
+import torch
+from common import labels, network, pixels
+from harness import Case, at_least, at_most, exact
+from kd_knowledge.localization import grad_cam
+from kd_knowledge.models import anatomy
+
+@cache
+def subject(name, size, n): return network(name), pixels(n, size), labels(n), anatomy(network(name))
+
+def plain(name):
+    "A network of its own whose ReLUs do not work in place: the peers' hooks need that."
+    net = deepcopy(network(name))
+    for m in net.modules():
+        if getattr(m, 'inplace', False): m.inplace = False
+    return net, net.get_submodule(anatomy(net).last_map)
+
+def ours(*what):
+    net, x, y, where = subject(*what)
+    return lambda: grad_cam(net, x, y, where)
+
+def forward(*what):
+    net, x, *_ = subject(*what)
+    @torch.inference_mode()
+    def run(): net(x)
+    return run
+
+def captum(*what):
+    from captum.attr import LayerGradCam
+    (net, layer), (_, x, y, _) = plain(what[0]), subject(*what)
+    cam = LayerGradCam(net, layer)
+    return lambda: cam.attribute(x, target=y, relu_attributions=True)
+
+def torchcam(*what):
+    from torchcam.methods import GradCAM
+    (net, layer), (_, x, y, _) = plain(what[0]), subject(*what)
+    cam = GradCAM(net, layer)
+    return lambda: cam(y.tolist(), net(x))
+
+def pytorch_grad_cam(*what):
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    (net, layer), (_, x, y, _) = plain(what[0]), subject(*what)
+    cam = GradCAM(net, [layer])
+    return lambda: cam(x, [ClassifierOutputTarget(c) for c in y.tolist()])
+
+def difference(*what):
+    "The largest difference from captum's maps, as a share of the largest value in them."
+    mine, theirs = ours(*what), captum(*what)
+    def run():
+        a, b = mine()[0], theirs()[:, 0]
+        return ((a - b).abs().max()/b.max()).item()
+    return run
+
+def case(name, size, n, fast=()):
+    what = dict(ours=ours, forward=forward, captum=captum, torchcam=torchcam) | {'pytorch-grad-cam': pytorch_grad_cam}
+    rules = [at_most('forward', 1.10), at_least('captum', fast or 1), at_least('torchcam', 1), at_least('pytorch-grad-cam', 3)]
+    return Case(f'cams {name} {size}', 1, f'Grad-CAM, {name}, {size} px, {n} images', {k: partial(f, name, size, n) for k, f in what.items()}, rules)
+
+def maps(name, size, n):
+    text = 'largest difference from captum, share of the largest value'
+    return Case(f'cams maps {name} {size}', 1, f'Grad-CAM maps, {name}, {size} px, {n} images', {text: partial(difference, name, size, n)},
+                [exact(text, 1e-5)], once=True)
+
+CASES = [case('resnet18', 64, 64), case('resnet50', 64, 32), case('resnet18', 224, 16), case('resnet50', 224, 16, fast=1.8),
+         *(maps(name, size, 8) for name in ('resnet18', 'resnet50') for size in (64, 224)),
+         Case('cams memory', 1, 'Grad-CAM, resnet50, 224 px, 64 images: peak memory, MB',
+              {k: partial(f, 'resnet50', 224, 64) for k, f in dict(ours=ours, captum=captum).items()},
+              [at_most('captum', .2)], memory='peak')]
