@@ -1,0 +1,149 @@
+"Two processes that train together and share out the probes end with the networks and the tables of one; an error in one ends both."
+import json, os, re, subprocess, sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from kd_knowledge.study import PRESETS
+
+pytest.importorskip('accelerate')
+TUTORIAL = Path(__file__).resolve().parents[1]/'nbs'/'tutorials'/'many_processes.ipynb'
+TINY = dict(data='shapes', size=16, n_train=128, n_probe=64, bs=32, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, recipe='steps', lr=.03,
+            objectives='{KL: {}, Hint: {}, CRD: {weight: 0.05}}', seeds=1, independent_seeds=2, probes='adversarial colour fidelity', probe_args='{adversarial: {eps: 0.1}}', device='cpu')
+
+RUNS = r'''
+"Runs of one study in one process and in several. This process imports everything and computes nothing; each process of a run is a fork of it."
+import json, os, shutil, signal, socket, sys, time, warnings
+from pathlib import Path
+warnings.simplefilter('ignore')
+import accelerate
+from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, report
+from kd_knowledge.study import kd_study
+
+top, argv = Path(sys.argv[1]), sys.argv[2:]
+
+def free_port():
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return str(s.getsockname()[1])
+
+def begin(rank, env, log, more):
+    pid = os.fork()
+    if pid: return pid
+    for stream, end in ((1, 'out'), (2, 'err')): os.dup2(os.open(f'{log}-{rank}.{end}', os.O_WRONLY | os.O_CREAT), stream)
+    if env: os.environ.update(env, RANK=str(rank), LOCAL_RANK=str(rank))
+    status = 1
+    try: status = kd_study([*argv, *more])
+    except BaseException: import traceback; traceback.print_exc()
+    finally: sys.stdout.flush(); os._exit(status)
+
+def run(name, processes, *more, folder=None, kill=None):
+    "Run the study in processes; the first file that fits the pattern `kill` is the sign to kill the last of them. What became of them."
+    env = dict(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port()) if processes > 1 else {}
+    folder = top/(folder or name)
+    pids = [begin(rank, env, top/name, [*more, '--out', str(folder)]) for rank in range(processes)]
+    while kill and not list(folder.glob(kill)): time.sleep(.005)
+    if kill: os.kill(pids[-1], signal.SIGKILL)
+    statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    said[name] = dict(statuses=statuses, out=[(top/f'{name}-{r}.out').read_text() for r in range(processes)], err=[(top/f'{name}-{r}.err').read_text() for r in range(processes)],
+                      steps=sorted(p.stem for p in (folder/'steps').glob('*.json')), left=[str(p) for p in folder.rglob('*') if '.part' in p.name])
+
+def forget_probes(folder):
+    for p in [*(folder/'steps').glob('probe*.json'), folder/'steps'/'report.json', *(folder/'probes').iterdir()]: p.unlink()
+
+said = {}
+run('one', 1, '--workers', '1')
+shutil.copytree(top/'one', top/'probed'); forget_probes(top/'probed')
+run('probed', 2)
+run('killed', 2, '--epochs', '12', kill='steps/teacher T.json')
+run('resumed', 1, '--epochs', '12', '--workers', '1', folder='killed')
+run('uneven', 2, '--bs', '33')
+run('diverged', 2, '--lr', '1e12')
+print(json.dumps(said))
+'''
+
+
+def arguments(**options): return [w for k, v in {**TINY, **options}.items() for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]] + ['--no-starred']
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "A folder with the runs, and what their processes said and how they ended."
+    top = tmp_path_factory.mktemp('processes')
+    res = subprocess.run([sys.executable, '-c', RUNS, top, *arguments()], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=300)
+    assert res.returncode == 0, res.stderr[-3000:]
+    return top, json.loads(res.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope='module')
+def launched(tmp_path_factory):
+    "The folder of a study that `accelerate launch` began and ended in two processes, and what was printed."
+    folder = tmp_path_factory.mktemp('launched')/'two'
+    launch = [Path(sys.executable).parent/'accelerate', 'launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', '0', '-m', 'kd_knowledge.study']
+    res = subprocess.run([*launch, *arguments(out=folder)], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=200)
+    assert res.returncode == 0, res.stderr[-3000:]
+    return folder, res.stdout
+
+
+def probes(folder): return {p.stem: pd.read_parquet(p) for p in sorted((folder/'probes').iterdir())}
+
+
+def check_weights(one, other):
+    "All networks of two folders agree within 1e-5, running statistics of batch norms too."
+    files = sorted(p.name for p in (one/'models').iterdir())
+    assert len(files) == 16 and files == sorted(p.name for p in (other/'models').iterdir())
+    for name in files:
+        if name.endswith('.json'): assert json.loads((one/'models'/name).read_text())['recipe'] == json.loads((other/'models'/name).read_text())['recipe']
+        else: same(load_file(one/'models'/name), load_file(other/'models'/name), name)
+
+
+def same(a, b, name):
+    assert a.keys() == b.keys() and any('running_var' in k for k in a)
+    for k in a: assert (a[k].double() - b[k].double()).abs().max() <= 1e-5, (name, k)
+
+
+def test_the_same_weights(runs, launched):
+    (top, said), (two, _) = runs, launched
+    assert said['one']['statuses'] == [0]
+    check_weights(top/'one', two)
+    for log in (top/'one'/'logs').iterdir(): pd.testing.assert_frame_equal(pd.read_csv(log), pd.read_csv(two/'logs'/log.name), rtol=1e-5)
+    assert pd.read_csv(top/'one'/'logs'/'Ind-KL-Hint-CRD-0.csv').term.nunique() == 4
+
+
+def test_the_same_tables(runs, launched):
+    "Of the same networks exactly the same; of networks that each folder trained for itself, within what float32 leaves."
+    (top, said), (two, _) = runs, launched
+    assert said['probed']['statuses'] == [0, 0] and set(probes(top/'one')) == set(TINY['probes'].split())
+    for name, table in probes(top/'one').items():
+        pd.testing.assert_frame_equal(table, probes(top/'probed')[name], check_exact=True)
+        other = probes(two)[name]
+        pd.testing.assert_frame_equal(table.drop(columns='value'), other.drop(columns='value'))
+        assert ((table.value - other.value).abs() > 1e-3).mean() < .01, name
+    for name in ('estimates.csv', 'values.csv', 'accuracy.csv'): assert (top/'one'/name).read_bytes() == (top/'probed'/name).read_bytes()
+
+
+def test_each_step_is_done_once(runs, launched):
+    "Each probe by one of the two, each network by both together; only the first tells what was done before and the results."
+    (top, said), (two, printed) = runs, launched
+    assert sorted(re.findall(r'^ *[\d.]+ s  (.*)$', printed, re.M)) == said['one']['steps'] == sorted(p.stem for p in (two/'steps').glob('*.json'))
+    assert printed.count('Report: ') == printed.count('CRD: the bank') == 1 and 'done before' not in printed
+    first, second = said['probed']['out']
+    assert 'done before  teacher T' in first and first.splitlines()[-1].startswith('Report: ') and 'done before' not in second and 'Report: ' not in second
+
+
+def test_a_killed_process_ends_the_other(runs):
+    "It is told in one line, nothing is half written, and one process goes on with the folder."
+    top, said = runs
+    assert said['killed']['statuses'] == [2, -9] and said['killed']['left'] == [] and said['killed']['steps'] == ['teacher T']
+    assert said['killed']['err'][0] == 'kd_study: processes: one of them ended. The same command goes on from the last finished step\n'
+    assert said['resumed']['statuses'] == [0] and 'done before  teacher T' in said['resumed']['out'][0] and 'report' in said['resumed']['steps']
+
+
+@pytest.mark.parametrize('name, text', [('uneven', 'bs: batches of 33 images cannot be cut into 2 equal parts'), ('diverged', 'Give a lower learning rate')])
+def test_an_error_ends_all_and_is_told_once(runs, name, text):
+    top, said = runs
+    lines = re.findall('^kd_study: .*', ''.join(said[name]['err']), re.M)
+    assert len(lines) == 1 and text in lines[0] and 'Traceback' not in ''.join(said[name]['err']), said[name]
+    assert 2 in said[name]['statuses'] and 0 not in said[name]['statuses'] and said[name]['steps'] == [] == said[name]['left']
+
