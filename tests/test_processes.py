@@ -56,8 +56,8 @@ said = {}
 run('one', 1, '--workers', '1')
 shutil.copytree(top/'one', top/'probed'); forget_probes(top/'probed')
 run('probed', 2)
-run('killed', 2, '--epochs', '12', kill='steps/teacher T.json')
-run('resumed', 1, '--epochs', '12', '--workers', '1', folder='killed')
+run('killed', 2, '--epochs', '4', '--probes', 'fidelity', kill='steps/teacher T.json')
+run('resumed', 1, '--epochs', '4', '--probes', 'fidelity', '--workers', '1', folder='killed')
 run('uneven', 2, '--bs', '33')
 run('diverged', 2, '--lr', '1e12')
 print(json.dumps(said))
@@ -147,3 +147,28 @@ def test_an_error_ends_all_and_is_told_once(runs, name, text):
     assert len(lines) == 1 and text in lines[0] and 'Traceback' not in ''.join(said[name]['err']), said[name]
     assert 2 in said[name]['statuses'] and 0 not in said[name]['statuses'] and said[name]['steps'] == [] == said[name]['left']
 
+
+
+@pytest.fixture(scope='module')
+def script():
+    "The SLURM script of the tutorial."
+    cells = [c.source for c in nbformat.read(TUTORIAL, 4).cells if '#SBATCH' in c.source]
+    assert len(cells) == 1
+    return re.search(r'```bash\n(#!/bin/bash\n.*?)```', cells[0], re.S)[1]
+
+
+def test_the_slurm_script_is_bash(script):
+    res = subprocess.run(['bash', '-n'], input=script, capture_output=True, text=True)
+    assert res.returncode == 0 and res.stderr == ''
+
+
+def test_the_slurm_script_names_every_pair_and_seed(script):
+    "Its elements, run by bash with a launcher that only prints, are all pairs of presets and seeds, each in its own folder."
+    first, last = map(int, re.search(r'--array=(\d+)-(\d+)', script).groups())
+    def element(i):
+        return subprocess.run(['bash'], input='accelerate() { echo "$@"; }\n' + script, env={**os.environ, 'SLURM_ARRAY_TASK_ID': str(i), 'IMAGENET': '/data'}, capture_output=True, text=True)
+    said = [element(i).stdout for i in range(first, last + 1)]
+    named = [re.search(r'-m kd_knowledge.study --preset (\S+) --imagenet /data --seed (\d) --out (\S+)$', s).groups() for s in said]
+    presets, seeds, folders = (set(v) for v in zip(*named))
+    assert len(named) == len(folders) == len(presets)*len(seeds) == len({n[:2] for n in named}) and presets <= set(PRESETS) and first == 0
+    assert element(last).returncode == 0 != element(last + 1).returncode
