@@ -729,11 +729,11 @@ def _do_together(run, step):
     if not _helps(): _finish(run, step, time.perf_counter() - start)
     distributed.barrier()
 
-# %% ../nbs/12_study.ipynb #a50d2ec8
+# %% ../nbs/12_study.ipynb #526c3561
 def _share_out(run, steps):
     "Do each step that no other process has done or is doing, until all are done. A lock beside the record says that somebody is at it."
     from filelock import FileLock, Timeout
-    (run/'steps').mkdir(exist_ok=True)
+    (run/'steps').mkdir(parents=True, exist_ok=True)
     while steps := [s for s in steps if not run.done(s.name, s.key)]:
         ahead = {s.name for s in steps}
         for step in [s for s in steps if not ahead & set(s.needs)]:
