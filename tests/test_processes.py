@@ -40,9 +40,9 @@ def begin(rank, env, log, work):
     finally: sys.stdout.flush(); os._exit(status)
 
 def fit(file):
-    "A training of some dozens of steps in double precision, with every objective; the process that ends it last has written what came out."
+    "A training of 24 steps in double precision, with every objective; the first process writes what came out."
     torch.set_default_dtype(torch.float64); torch.Tensor.float = torch.Tensor.double
-    dls = data.get_dls('shapes', bs=32, size=16, n_train=512, n_valid=16, augment=data.Augment(crop=(.5, 1), jitter=.4), device='cpu')
+    dls = data.get_dls('shapes', bs=32, size=16, n_train=256, n_valid=16, augment=data.Augment(crop=(.5, 1), jitter=.4), device='cpu')
     objectives = dict(Ind=None, KL=distillation.KL(), Hint=distillation.Hint(), CRD=distillation.CRD(n_negatives=64), batch=distillation.CRD(negatives='batch'), Nobody=distillation.Nobody())
     net = lambda width, **kwargs: models.create_model('resnet_small', 10, width=width, **kwargs)
     learn = distillation.distill_learner(dls, net(8, seed=1), objectives, student=lambda: net(4), clip=5.)
@@ -70,7 +70,7 @@ shutil.copytree(top/'one', top/'probed'); forget_probes(top/'probed')
 run('probed', 2)
 run('killed', 2, '--epochs', '4', '--probes', 'fidelity', kill='steps/teacher T.json')
 run('resumed', 1, '--epochs', '4', '--probes', 'fidelity', '--workers', '1', folder='killed')
-for n in (1, 2, 4): run(f'double-{n}', n, work=lambda: fit(top/f'double-{n}.pt'))
+for n in (1, 2): run(f'double-{n}', n, work=lambda: fit(top/f'double-{n}.pt'))
 run('uneven', 2, '--bs', '33')
 run('diverged', 2, '--lr', '1e12')
 print(json.dumps(said))
@@ -125,14 +125,13 @@ def test_the_same_weights(runs, launched):
     assert pd.read_csv(top/'one'/'logs'/'Ind-KL-Hint-CRD-0.csv').term.nunique() == 4
 
 
-@pytest.mark.parametrize('processes', [2, 4])
-def test_it_is_the_same_arithmetic(runs, processes):
-    """In double precision a training of 48 steps is equal to the last digits: objectives, banks, batch norms, clipping and the logged terms.
-    In single precision so many steps make visible differences of any rounding, also of a change of one weight by 1e-7."""
+def test_it_is_the_same_arithmetic(runs):
+    """In double precision a training of 24 steps is equal to the last digits: objectives, banks, batch norms, clipping and the logged terms.
+    In single precision many steps make visible differences of any rounding, also where every weight of one process is changed by a ten millionth."""
     top, said = runs
-    assert said['double-1']['statuses'] == [0] and said[f'double-{processes}']['statuses'] == [0]*processes, said[f'double-{processes}']['err']
-    (one, log), (other, its_log) = (torch.load(top/f'double-{n}.pt') for n in (1, processes))
-    assert {'objectives.CRD.0.bank', 'objectives.Hint.0.regressor.weight', 'students.Nobody.conv1.weight'} & set(one) and len(log) == 3*11
+    assert said['double-1']['statuses'] == [0] and said['double-2']['statuses'] == [0, 0], said['double-2']['err']
+    (one, log), (other, its_log) = (torch.load(top/f'double-{n}.pt') for n in (1, 2))
+    assert {'objectives.CRD.0.bank', 'objectives.CRD.0.log_z', 'objectives.Hint.0.regressor.weight'} < set(one) and len(log) == 3*11
     same(one, other, 1e-9)
     assert log == pytest.approx(its_log, rel=1e-9)
 
