@@ -536,11 +536,11 @@ import os
 from datetime import timedelta
 from torch import distributed
 
-# %% ../nbs/03_distillation.ipynb #89f20fb4
+# %% ../nbs/03_distillation.ipynb #6daae1de
 def processes(
     device='cpu', # where this process computes
 ) -> tuple: # which of the processes this is, from 0, and how many there are
-    "The processes that `accelerate launch` or `torchrun` started, which are joined at the first call; (0, 1) without them. Raises `KDError` without Accelerate."
+    "The processes that `accelerate launch` or `torchrun` started, joined at the first call; (0, 1) without them. Raises `KDError` where Accelerate is missing."
     if int(os.environ.get('WORLD_SIZE', 1)) < 2: return 0, 1
     if not distributed.is_initialized():
         try: from accelerate import PartialState

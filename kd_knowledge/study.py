@@ -677,7 +677,7 @@ def _share(run, todo, workers, pool):
             step, worker = busy.pop(future); idle.append(worker)
             _finish(run, step, future.result())
 
-# %% ../nbs/12_study.ipynb #301294c9
+# %% ../nbs/12_study.ipynb #c4cf5473
 def _run_together(study):
     "Run a study in the processes that `accelerate launch` or `torchrun` started."
     import torch
@@ -689,8 +689,10 @@ def _run_together(study):
             with redirect_stderr(StringIO()): told, names = _tell(); _work_together(RunFolder(told['out']), told, names)
             return Path(told['out'])/'report.html'
         study.check()
-        require(study.device in ('', 'cpu', 'cuda'), 'device', f'{study.device!r} is one for all {parts} processes', 'Give cpu, or cuda, of which each takes its own')
-        require(study.bs % parts == 0, 'bs', f'batches of {study.bs} images cannot be cut into {parts} equal parts, one for each process', f'Give a multiple of {parts}')
+        require(study.device in ('', 'cpu', 'cuda'), 'device', f'{study.device!r} is one for all {parts} processes',
+                'Give cpu, or cuda, of which each takes its own')
+        require(study.bs % parts == 0, 'bs', f'batches of {study.bs} images cannot be cut into {parts} equal parts, one for each process',
+                f'Give a multiple of {parts}')
         return _run(Study(**asdict(study) | dict(workers=parts)))
 
 def _tell(message=None):
@@ -700,7 +702,7 @@ def _tell(message=None):
     distributed.broadcast_object_list(box, 0)
     return box[0]
 
-# %% ../nbs/12_study.ipynb #4701cc96
+# %% ../nbs/12_study.ipynb #ffd7e2a3
 @contextmanager
 def _first_speaks():
     "An error in one process ends all; the first one that meets it tells it, the others end in silence."
@@ -711,8 +713,13 @@ def _first_speaks():
         try: first = distributed.distributed_c10d._get_default_store().add('failed', 1) == 1
         except RuntimeError: first = False # the process that kept the count has ended too
         if not first: os._exit(1)
-        if isinstance(error, RuntimeError) and 'peer' in str(error): raise KDError('processes: one of them ended. The same command goes on from the last finished step') from None
-        raise
+        if not _is_lost(error): raise
+        raise KDError('processes: one of them ended. The same command goes on from the last finished step') from None
+
+def _is_lost(error):
+    "Whether an error is another process's silence."
+    from torch import distributed
+    return isinstance(error, distributed.DistError) or isinstance(error, RuntimeError) and any(text in str(error) for text in ('by peer', 'Broken pipe'))
 
 # %% ../nbs/12_study.ipynb #67ced67c
 def _work_together(run, study, names):

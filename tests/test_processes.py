@@ -12,8 +12,10 @@ from kd_knowledge.study import PRESETS
 
 pytest.importorskip('accelerate')
 TUTORIAL = Path(__file__).resolve().parents[1]/'nbs'/'tutorials'/'many_processes.ipynb'
-TINY = dict(data='shapes', size=16, n_train=128, n_probe=64, bs=32, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, recipe='steps', lr=.03,
-            objectives='{KL: {}, Hint: {}, CRD: {weight: 0.05}}', seeds=1, independent_seeds=2, probes='adversarial colour fidelity', probe_args='{adversarial: {eps: 0.1}}', device='cpu')
+TINY = dict(data='shapes', size=16, n_train=128, n_probe=64, bs=32, teacher_args='{width: 8}', student_args='{width: 4}',
+            teacher_epochs=2, epochs=2, recipe='steps', lr=.03,
+            objectives='{KL: {}, Hint: {}, CRD: {weight: 0.05}}', seeds=1, independent_seeds=2,
+            probes='adversarial colour fidelity', probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
 RUNS = r'''
 "Runs of one study in one process and in several. This process imports everything and computes nothing; each process of a run is a fork of it."
@@ -43,7 +45,8 @@ def fit(file):
     "A training of 24 steps in double precision, with every objective; the first process writes what came out."
     torch.set_default_dtype(torch.float64); torch.Tensor.float = torch.Tensor.double
     dls = data.get_dls('shapes', bs=32, size=16, n_train=256, n_valid=16, augment=data.Augment(crop=(.5, 1), jitter=.4), device='cpu')
-    objectives = dict(Ind=None, KL=distillation.KL(), Hint=distillation.Hint(), CRD=distillation.CRD(n_negatives=64), batch=distillation.CRD(negatives='batch'), Nobody=distillation.Nobody())
+    objectives = dict(Ind=None, KL=distillation.KL(), Hint=distillation.Hint(), CRD=distillation.CRD(n_negatives=64),
+                      batch=distillation.CRD(negatives='batch'), Nobody=distillation.Nobody())
     net = lambda width, **kwargs: models.create_model('resnet_small', 10, width=width, **kwargs)
     learn = distillation.distill_learner(dls, net(8, seed=1), objectives, student=lambda: net(4), clip=5.)
     with learn.distrib_ctx(), learn.no_logging(), learn.no_bar(): learn.fit_one_cycle(3, .01)
@@ -58,8 +61,8 @@ def run(name, processes, *more, folder=None, kill=None, work=None):
     while kill and not list(folder.glob(kill)): time.sleep(.005)
     if kill: os.kill(pids[-1], signal.SIGKILL)
     statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    said[name] = dict(statuses=statuses, out=[(top/f'{name}-{r}.out').read_text() for r in range(processes)], err=[(top/f'{name}-{r}.err').read_text() for r in range(processes)],
-                      steps=sorted(p.stem for p in (folder/'steps').glob('*.json')), left=[str(p) for p in folder.rglob('*') if '.part' in p.name])
+    texts = {end: [(top/f'{name}-{rank}.{end}').read_text() for rank in range(processes)] for end in ('out', 'err')}
+    said[name] = dict(texts, statuses=statuses, steps=sorted(p.stem for p in (folder/'steps').glob('*.json')), left=[str(p) for p in folder.rglob('*') if '.part' in p.name])
 
 def forget_probes(folder):
     for p in [*(folder/'steps').glob('probe*.json'), folder/'steps'/'report.json', *(folder/'probes').iterdir()]: p.unlink()
@@ -77,14 +80,18 @@ print(json.dumps(said))
 '''
 
 
-def arguments(**options): return [w for k, v in {**TINY, **options}.items() for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]] + ['--no-starred']
+def arguments(**options):
+    return [w for k, v in {**TINY, **options}.items() for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]] + ['--no-starred']
+
+
+def output(command, **kwargs): return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     "A folder with the runs, and what their processes said and how they ended."
     top = tmp_path_factory.mktemp('processes')
-    res = subprocess.run([sys.executable, '-c', RUNS, top, *arguments()], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=300)
+    res = output([sys.executable, '-c', RUNS, top, *arguments()], env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert res.returncode == 0, res.stderr[-3000:]
     return top, json.loads(res.stdout.splitlines()[-1])
 
@@ -94,7 +101,7 @@ def launched(tmp_path_factory):
     "The folder of a study that `accelerate launch` began and ended in two processes, and what was printed."
     folder = tmp_path_factory.mktemp('launched')/'two'
     launch = [Path(sys.executable).parent/'accelerate', 'launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', '0', '-m', 'kd_knowledge.study']
-    res = subprocess.run([*launch, *arguments(out=folder)], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=200)
+    res = output([*launch, *arguments(out=folder)], env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert res.returncode == 0, res.stderr[-3000:]
     return folder, res.stdout
 
@@ -183,7 +190,7 @@ def script():
 
 
 def test_the_slurm_script_is_bash(script):
-    res = subprocess.run(['bash', '-n'], input=script, capture_output=True, text=True)
+    res = output(['bash', '-n'], input=script)
     assert res.returncode == 0 and res.stderr == ''
 
 
@@ -191,7 +198,7 @@ def test_the_slurm_script_names_every_pair_and_seed(script):
     "Its elements, run by bash with a launcher that only prints, are all pairs of presets and seeds, each in its own folder."
     first, last = map(int, re.search(r'--array=(\d+)-(\d+)', script).groups())
     def element(i):
-        return subprocess.run(['bash'], input='accelerate() { echo "$@"; }\n' + script, env={**os.environ, 'SLURM_ARRAY_TASK_ID': str(i), 'IMAGENET': '/data'}, capture_output=True, text=True)
+        return output(['bash'], input='accelerate() { echo "$@"; }\n' + script, env={**os.environ, 'SLURM_ARRAY_TASK_ID': str(i), 'IMAGENET': '/data'})
     said = [element(i).stdout for i in range(first, last + 1)]
     named = [re.search(r'-m kd_knowledge.study --preset (\S+) --imagenet /data --seed (\d) --out (\S+)$', s).groups() for s in said]
     presets, seeds, folders = (set(v) for v in zip(*named))
