@@ -1150,7 +1150,7 @@ def _cached(images, cache):
         raise KDError(f'cache: cannot write to {path.parent} ({error.strerror or error}). {fix}') from None
     return [_Row(path, i) for i in range(len(images))]
 
-# %% ../nbs/01_data.ipynb #11c6df19
+# %% ../nbs/01_data.ipynb #d5ec9f47
 class ImageLoader(DataLoader):
     "Batches (pixels, label, index) of `Images`; order and augmentation are given by the seed and the epoch."
     def __init__(self,
@@ -1161,7 +1161,7 @@ class ImageLoader(DataLoader):
         **kwargs, # fastai's: shuffle, drop_last, device, num_workers ...
     ):
         super().__init__(dataset, bs=bs, **kwargs)
-        self.augment, self.seed, self.epoch, self.batch = augment, seed, -1, 0
+        self.augment, self.seed, self.epoch, self.batch, self.part = augment, seed, -1, 0, (0, 1)
 
     def new(self, dataset=None, cls=None, **kwargs):
         "A loader like this one with a few arguments changed."
@@ -1180,18 +1180,26 @@ def get_idxs(self:ImageLoader):
 
 @patch
 def create_batches(self:ImageLoader, samps):
-    "Gather batch after batch, as bytes."
+    "Gather batch after batch, as bytes; where several processes share them, this one's part of each."
     for idxs in map(torch.tensor, chunked(samps, self.bs, drop_last=self.drop_last)):
+        idxs = idxs.chunk(self.part[1])[self.part[0]]
         yield self.dataset.bytes_at(idxs, None if self.fake_l.num_workers else self.device), self.dataset.y[idxs], idxs
 
-# %% ../nbs/01_data.ipynb #b0eb0b69
+# %% ../nbs/01_data.ipynb #5b1c95ff
 @patch
 def after_batch(self:ImageLoader, b):
     "Bytes to pixels, then the augmentation with this batch's own generator."
     x = b[0].float().div_(255)
-    if self.augment is not None: x = self.augment(x, generator('augment', self.seed, self.epoch, self.batch))
+    if self.augment is not None: x = self._augmented(x)
     self.batch += 1
     return x, *b[1:]
+
+@patch
+def _augmented(self:ImageLoader, x):
+    "Each image changed by the numbers that belong to its place in the whole batch."
+    place, parts = self.part
+    if parts > 1: x = x.repeat(parts, 1, 1, 1)
+    return self.augment(x, generator('augment', self.seed, self.epoch, self.batch)).chunk(parts)[place]
 
 @patch
 def one_batch(self:ImageLoader):
@@ -1199,6 +1207,24 @@ def one_batch(self:ImageLoader):
     epoch = self.epoch
     try: return DataLoader.one_batch(self)
     finally: self.epoch = epoch
+
+# %% ../nbs/01_data.ipynb #982d77fb
+from contextlib import contextmanager
+
+# %% ../nbs/01_data.ipynb #ad5455e7
+@patch
+@contextmanager
+def shared(self:ImageLoader,
+    place:int, # which part is this process's, from 0 to `parts` - 1
+    parts:int, # into how many equal parts each batch is cut, 1 or more
+):
+    "Inside the block batches hold one part of each, the same images with the same augmentation as in the whole. Raises `KDError` if they cannot be cut evenly."
+    last = 0 if self.drop_last else self.n % self.bs
+    of = f'batches of {self.bs} images' if self.n >= self.bs else f'one batch of {self.n} images'
+    require(self.bs % parts == last % parts == 0, 'bs', f'{of} cannot be cut into {parts} equal parts, one for each process', f'Give a multiple of {parts}')
+    self.part = place, parts
+    try: yield self
+    finally: self.part = 0, 1
 
 # %% ../nbs/01_data.ipynb #9fd8319c
 @patch

@@ -10,13 +10,14 @@ __all__ = ['PROBES', 'DOMAIN_SETS', 'OBJECTIVES', 'SMALL_NETS', 'WIDTHS', 'SHAPE
            'run_study', 'Worker', 'serve', 'Preset', 'load_preset', 'kd_study', 'Probing', 'find_network',
            'run_probing', 'kd_probe']
 
-# %% ../nbs/12_study.ipynb #6ebffe58
+# %% ../nbs/12_study.ipynb #db164359
 import argparse, difflib, inspect, json, os, signal, subprocess, sys, time, traceback, warnings
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, partial
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -190,7 +191,11 @@ def _given_teacher(study, n_classes):
     weights = True if study.teacher_weights == 'pretrained' else study.teacher_weights
     return _network(study, 'T', n_classes)(pretrained=weights)
 
-# %% ../nbs/12_study.ipynb #0e8e5836
+# %% ../nbs/12_study.ipynb #f620cc43
+def _helps():
+    "Whether this is one of several processes, and not the first, which alone writes what they made together."
+    return int(os.environ.get('RANK', 0)) > 0
+
 def _file_name(name, seed): return f'{name.replace("*", "_star")}-{seed}'
 
 def _fit(learn, study, epochs, text):
@@ -204,7 +209,7 @@ def _fit(learn, study, epochs, text):
         def before_validate(self): raise CancelValidException
     learn.to_channelslast(use_amp=False)
     try:
-        with learn.no_logging(), learn.no_bar(): _follow(learn, study, epochs, Bar())
+        with learn.distrib_ctx(), learn.no_logging(), learn.no_bar(): _follow(learn, study, epochs, Bar())
     except FloatingPointError as e: raise KDError('lr: ' + ' '.join(str(e).split()).split('`: ')[-1]) from None
     return learn
 
@@ -222,7 +227,7 @@ def _optimiser(study):
     from fastai.optimizer import OptimWrapper
     return dict(opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=.9, weight_decay=1e-4)) if study.recipe == 'steps' else {}
 
-# %% ../nbs/12_study.ipynb #eff2eae0
+# %% ../nbs/12_study.ipynb #e452206c
 @dataclass
 class Step:
     "One piece of a study: it writes its files, then it is recorded."
@@ -231,6 +236,7 @@ class Step:
     files:list # what it writes, relative to the run folder
     work:object # called with the run folder
     needs:list = field(default_factory=list) # names of the steps that must be done before
+    together:bool = False # whether several processes do it together, each with its part of every batch; else one of them does it
 
 # %% ../nbs/12_study.ipynb #46013ffc
 def _models(names, seed): return [f'models/{_file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
@@ -260,10 +266,10 @@ def teachers(self:Study) -> list: # of names
     "`T`, and `T*` if the study has one."
     return ['T', 'T*'] if self.starred and not self.teacher_weights else ['T']
 
-# %% ../nbs/12_study.ipynb #058ec155
+# %% ../nbs/12_study.ipynb #9251e0b7
 def _teacher_step(study, name):
     fields = 'teacher teacher_args teacher_weights teacher_epochs jitter teacher_crop teacher_data' + ' star_args'*(name == 'T*')
-    return Step(f'teacher {name}', _key(study, fields, name), _models([name], 0), partial(_train_teacher, study, name))
+    return Step(f'teacher {name}', _key(study, fields, name), _models([name], 0), partial(_train_teacher, study, name), together=not study.teacher_weights)
 
 def _train_teacher(study, name, run):
     from kd_knowledge.distillation import classifier_learner
@@ -272,9 +278,9 @@ def _train_teacher(study, name, run):
     if study.teacher_weights: save_model(_given_teacher(study, dls.c), run/'models'/_file_name(name, 0)); return
     learn = classifier_learner(dls, _network(study, name, dls.c), seed=study.seed, **_optimiser(study))
     _fit(learn, study, study.teacher_epochs, f'training {name}')
-    save_model(learn.students['T'].cpu(), run/'models'/_file_name(name, 0))
+    if not _helps(): save_model(learn.students['T'].cpu(), run/'models'/_file_name(name, 0))
 
-# %% ../nbs/12_study.ipynb #dc3f051b
+# %% ../nbs/12_study.ipynb #5495ee48
 FOREIGN_SEED = 1000
 
 def _cohorts(study, teacher): # the name of the teacher's step
@@ -290,10 +296,10 @@ def _student_steps(study, teacher):
     for seed, names in _cohorts(study, teacher.name).items():
         key = _key(study, 'student student_args objectives epochs', teacher.key, names, seed)
         files = _models(names, seed) + [f'logs/{_file_name("-".join(names), seed)}.csv']
-        made.append(Step(f'students {" ".join(names)}, seed {seed}', key, files, partial(_train_students, study, teacher, names, seed), [teacher.name]))
+        made.append(Step(f'students {" ".join(names)}, seed {seed}', key, files, partial(_train_students, study, teacher, names, seed), [teacher.name], True))
     return made
 
-# %% ../nbs/12_study.ipynb #b4a0e524
+# %% ../nbs/12_study.ipynb #19979127
 def _train_students(study, teacher, names, seed, run):
     from kd_knowledge.core import write_table
     from kd_knowledge.distillation import distill_learner
@@ -303,17 +309,18 @@ def _train_students(study, teacher, names, seed, run):
     learn = distill_learner(dls, load_model(run/teacher.files[0]).to(dls.device), students, student=_network(study, names[0], dls.c),
                             seed=study.seed + seed + 1, **_optimiser(study))
     _fit(learn, study, study.epochs, f'training {" ".join(names)}, seed {seed}')
+    if _helps(): return
     for name, net in learn.students.items(): save_model(net.cpu(), run/'models'/_file_name(name, seed))
     write_table(run/'logs'/f'{_file_name("-".join(names), seed)}.csv', learn.distill.log)
 
-# %% ../nbs/12_study.ipynb #f640aab7
+# %% ../nbs/12_study.ipynb #7fc66069
 def _other_steps(study, teacher):
     names = 'teacher teacher_args teacher_weights'
     made = [Step('network random', _key(study, names, 'random'), _models(['random'], 0), partial(_make_random, study, teacher), [teacher.name])]
     for seed in range(study.seeds if study.limit_args else 0):
         key = _key(study, 'student student_args limit_args epochs', 'limit', seed)
         files = _models(['limit'], seed) + [f'logs/{_file_name("limit", seed)}.csv']
-        made.append(Step(f'students limit, seed {seed}', key, files, partial(_train_students, study, teacher, ['limit'], seed), [teacher.name]))
+        made.append(Step(f'students limit, seed {seed}', key, files, partial(_train_students, study, teacher, ['limit'], seed), [teacher.name], True))
     return made
 
 def _make_random(study, teacher, run):
@@ -557,11 +564,14 @@ def _is_done(study):
     study, run = study.filled(), RunFolder(study.out)
     return yaml.safe_load(config.read_text(encoding='utf-8')) == asdict(study) and all(run.done(s.name, s.key) for s in study.steps())
 
-# %% ../nbs/12_study.ipynb #26660880
+# %% ../nbs/12_study.ipynb #82a32675
 def run_study(
     study:Study, # what to do
 ) -> Path: # of the report
     "Run what is missing of a study and write its report. Raises `KDError` before anything is written if the config cannot work."
+    return _run_together(study) if int(os.environ.get('WORLD_SIZE', 1)) > 1 else _run(study)
+
+def _run(study):
     from kd_knowledge.core import RunFolder
     plan = ''
     if _is_done(study): study = study.filled()
@@ -648,13 +658,14 @@ def _try(step, run):
         return dict(error=kind, text=str(e) if kind in _errors() else traceback.format_exc())
     return dict(seconds=time.perf_counter() - start)
 
-# %% ../nbs/12_study.ipynb #7ab7b30d
+# %% ../nbs/12_study.ipynb #0fda192c
 def _run_steps(run, study):
     "Do all steps that are not done, with as many workers as the study says."
     steps = study.steps()
     todo = [s for s in steps if not run.done(s.name, s.key)]
     for step in steps:
         if step not in todo: print(f'  done before  {step.name}')
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1: return _work_together(run, *_tell((asdict(study), [s.name for s in todo])))
     if study.workers == 1 or len(todo) < 2:
         for step in todo: _run_step(run, step)
         return
@@ -676,6 +687,77 @@ def _share(run, todo, workers, pool):
         for future in wait(busy, return_when=FIRST_COMPLETED).done:
             step, worker = busy.pop(future); idle.append(worker)
             _finish(run, step, future.result())
+
+# %% ../nbs/12_study.ipynb #c4cf5473
+def _run_together(study):
+    "Run a study in the processes that `accelerate launch` or `torchrun` started."
+    import torch
+    from kd_knowledge.core import RunFolder, require
+    from kd_knowledge.distillation import processes
+    place, parts = processes('cuda' if torch.cuda.is_available() and study.device != 'cpu' else 'cpu')
+    with _first_speaks():
+        if place:
+            with redirect_stderr(StringIO()): told, names = _tell(); _work_together(RunFolder(told['out']), told, names)
+            return Path(told['out'])/'report.html'
+        study.check()
+        require(study.device in ('', 'cpu', 'cuda'), 'device', f'{study.device!r} is one for all {parts} processes',
+                'Give cpu, or cuda, of which each takes its own')
+        require(study.bs % parts == 0, 'bs', f'batches of {study.bs} images cannot be cut into {parts} equal parts, one for each process',
+                f'Give a multiple of {parts}')
+        return _run(Study(**asdict(study) | dict(workers=parts)))
+
+def _tell(message=None):
+    "The message of the first process, in all of them."
+    from torch import distributed
+    box = [message]
+    distributed.broadcast_object_list(box, 0)
+    return box[0]
+
+# %% ../nbs/12_study.ipynb #ffd7e2a3
+@contextmanager
+def _first_speaks():
+    "An error in one process ends all; the first one that meets it tells it, the others end in silence."
+    from torch import distributed
+    from kd_knowledge.core import KDError
+    try: yield
+    except BaseException as error:
+        try: first = distributed.distributed_c10d._get_default_store().add('failed', 1) == 1
+        except RuntimeError: first = False # the process that kept the count has ended too
+        if not first: os._exit(1)
+        if not _is_lost(error): raise
+        raise KDError('processes: one of them ended. The same command goes on from the last finished step') from None
+
+def _is_lost(error):
+    "Whether an error is another process's silence."
+    from torch import distributed
+    return isinstance(error, distributed.DistError) or isinstance(error, RuntimeError) and any(text in str(error) for text in ('by peer', 'Broken pipe'))
+
+# %% ../nbs/12_study.ipynb #67ced67c
+def _work_together(run, study, names):
+    "Do the named steps of a study, given as a dict, with all processes: training together, the rest shared out."
+    todo = [step for step in Study(**study).steps() if step.name in names]
+    for together, steps in groupby(todo, lambda step: step.together):
+        if not together: _share_out(run, list(steps)); continue
+        for step in steps: _do_together(run, step)
+
+def _do_together(run, step):
+    from torch import distributed
+    start = time.perf_counter()
+    with redirect_stdout(StringIO() if _helps() else sys.stdout): step.work(run)
+    if not _helps(): _finish(run, step, time.perf_counter() - start)
+    distributed.barrier()
+
+# %% ../nbs/12_study.ipynb #526c3561
+def _share_out(run, steps):
+    "Do each step that no other process has done or is doing, until all are done. A lock beside the record says that somebody is at it."
+    from filelock import FileLock, Timeout
+    (run/'steps').mkdir(parents=True, exist_ok=True)
+    while steps := [s for s in steps if not run.done(s.name, s.key)]:
+        ahead = {s.name for s in steps}
+        for step in [s for s in steps if not ahead & set(s.needs)]:
+            with suppress(Timeout), FileLock(run/'steps'/f'.{step.key}.lock', timeout=0):
+                if not run.done(step.name, step.key): _run_step(run, step)
+        time.sleep(.1)
 
 # %% ../nbs/12_study.ipynb #8d193b2d
 def _print_results(folder):
@@ -896,14 +978,14 @@ def _command(parser, work, argv):
     print(f'{parser.prog}: {" ".join(str(said).split())}', file=sys.stderr)
     return status
 
-# %% ../nbs/12_study.ipynb #920aeae2
+# %% ../nbs/12_study.ipynb #bd634a2c
 def _begin(preset, folders):
     "The study of a preset, told with what it needs; without one the default."
     from kd_knowledge.core import require
     require(preset or not folders, next(iter(folders), ''), 'belongs to a preset', 'Give --preset NAME too, or the folder as --data')
     if not preset: return Study()
     study = load_preset(preset, **folders)
-    print('\n'.join([f'{preset}: {PRESETS[preset].about}', *(f'needs {NEEDS[d][1]}' for d in _needed(PRESETS[preset]))]))
+    if not _helps(): print('\n'.join([f'{preset}: {PRESETS[preset].about}', *(f'needs {NEEDS[d][1]}' for d in _needed(PRESETS[preset]))]))
     return study
 
 # %% ../nbs/12_study.ipynb #8be01cf3
@@ -921,6 +1003,12 @@ def kd_study(
         start = _begin(preset, {k: v for k, v in folders.items() if v})
         run_study(Study(**asdict(load_study(config, start) if config else start) | options))
     return _command(parser, work, argv)
+
+# %% ../nbs/12_study.ipynb #7cf6c3df
+#| eval: false
+if __name__ == '__main__' and '__file__' in globals():
+    from kd_knowledge.study import kd_study as command
+    sys.exit(command())
 
 # %% ../nbs/12_study.ipynb #5996202f
 @dataclass
