@@ -412,8 +412,12 @@ def plot_estimates(
     ax.spines[['top', 'right']].set_visible(False); ax.legend(fontsize=7, frameon=False)
     return ax
 
-# %% ../nbs/04_probes.ipynb #cf66412d
+# %% ../nbs/04_probes.ipynb #1a4d48a7
 def _band(part): return part.control, part.control + part.null_low, part.control + part.null_high
+
+def _arms(part):
+    "How far an interval reaches below and above its estimate; not less than nothing, whatever rounding says."
+    return np.maximum([part.difference - part.low, part.high - part.difference], 0)
 
 def _lines(ax, part, conditions, at, teacher):
     first = part[part.student == part.student.iloc[0]]
@@ -421,10 +425,10 @@ def _lines(ax, part, conditions, at, teacher):
     ax.fill_between(at, low, high, color='.85'); ax.plot(at, control, '--', color=colour('Ind'), label='Ind')
     for student, p in part.groupby('student', sort=False):
         style = ':' if student.endswith('*') else '-'
-        ax.errorbar(at, p.value, [p.difference - p.low, p.high - p.difference], fmt=f'o{style}', ms=3, capsize=2, color=colour(student), label=student)
+        ax.errorbar(at, p.value, _arms(p), fmt=f'o{style}', ms=3, capsize=2, color=colour(student), label=student)
     if teacher is not None: ax.plot(at, teacher[conditions], 's-', ms=3, color=colour('T'), label='T')
 
-# %% ../nbs/04_probes.ipynb #1a3d89b2
+# %% ../nbs/04_probes.ipynb #4d446f7a
 def _bars(ax, part, conditions, at, teacher):
     students = list(part.student.unique()); width = .8/(len(students) + 1)
     for i, (condition, p) in enumerate((c, part[part.condition == c]) for c in conditions):
@@ -432,8 +436,7 @@ def _bars(ax, part, conditions, at, teacher):
         ax.fill_between([i - .45, i + .45], low, high, color='.85', lw=0)
         ax.bar(i - .4 + width/2, control, width, color=colour('Ind'), label=None if i else 'Ind')
         for j, row in enumerate(p.itertuples(), 1):
-            error = [[row.difference - row.low], [row.high - row.difference]]
-            ax.bar(i - .4 + (j + .5)*width, row.value, width, yerr=error, capsize=2, color=colour(row.student), label=None if i else row.student)
+            ax.bar(i - .4 + (j + .5)*width, row.value, width, yerr=_arms(row)[:, None], capsize=2, color=colour(row.student), label=None if i else row.student)
         if teacher is not None and condition in teacher: ax.plot([i - .45, i + .45], [teacher[condition]]*2, color=colour('T'), label=None if i else 'T')
     ax.set_xticks(range(len(conditions)), conditions)
 

@@ -1,4 +1,5 @@
 "Bar 2: iterative FGSM."
+from contextlib import ExitStack
 from copy import deepcopy
 from functools import cache, partial
 
@@ -7,9 +8,9 @@ import torch.nn.functional as F
 from common import network, pixels
 from harness import Case, at_least, at_most, exact
 from kd_knowledge.adversarial import fgsm
-from kd_knowledge.models import frozen
+from kd_knowledge.models import folded, frozen
 
-STEPS = 5
+STEPS, blocks = 5, ExitStack()
 
 @cache
 def subject(name, n):
@@ -18,9 +19,15 @@ def subject(name, n):
     with torch.inference_mode(): y = net(x).argmax(1)
     return net, x, y.clone()
 
+@cache
+def twin(*what):
+    "Made once for all batches, as the probe does and as the peers make their models."
+    net, x, _ = subject(*what)
+    return blocks.enter_context(folded(net, x[:2]))
+
 def ours(eps, *what, **options):
-    net, x, y = subject(*what)
-    return lambda: fgsm(net, x, y, eps, STEPS, eps/STEPS, **options)
+    _, x, y = subject(*what)
+    return partial(fgsm, twin(*what), x, y, eps, STEPS, eps/STEPS, **options)
 
 ours_bfloat16 = partial(ours, bfloat16=True)
 
