@@ -5,9 +5,6 @@
 # %% auto #0
 __all__ = ['fgsm', 'adversarial', 'plot_fooled']
 
-# %% ../nbs/06_adversarial.ipynb #2f417dd6
-from contextlib import ExitStack
-
 # %% ../nbs/06_adversarial.ipynb #834bce29
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,7 +40,7 @@ def _climb(net, x, y, eps, steps, alpha, bfloat16):
     _check_ball(adversarial, x, eps)
     return adversarial
 
-# %% ../nbs/06_adversarial.ipynb #97b473c9
+# %% ../nbs/06_adversarial.ipynb #18579dd9
 def fgsm(
     net, # pixels in, logits out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
@@ -55,7 +52,7 @@ def fgsm(
 ) -> torch.Tensor: # pixels N x 3 x H x W in [0, 1], nowhere further than eps from x
     "Images that raise the network's loss (iterative FGSM, Kurakin 2017; paper, section 4.2 and appendix 10). Raises `KDError` for an eps above 1."
     _check_attack(eps, steps, alpha); check_pixels(x)
-    with folded(net, x[:2]) as twin: return _climb(twin, x, y, eps, steps, alpha, bfloat16)
+    with folded(net, x[:2]): return _climb(net, x, y, eps, steps, alpha, bfloat16)
 
 # %% ../nbs/06_adversarial.ipynb #1fc2f3c7
 def _answers(net, x):
@@ -65,10 +62,10 @@ def _attackers(cast): return {'teacher': cast.of('T')[0]} | {'foreign': m for m 
 
 def _key(member): return member.model, member.seed
 
-# %% ../nbs/06_adversarial.ipynb #b1dca000
-def _attack(cast, attacked, twin, clean, x, y, idxs, attack):
+# %% ../nbs/06_adversarial.ipynb #9cd6a6f2
+def _attack(cast, attacked, clean, x, y, idxs, attack):
     "Which images fool the attacked network, and what every other one answers to these: (fooled, samples, (model, seed) -> changed)."
-    changed_x = _climb(twin, x, y, **attack)
+    changed_x = _climb(attacked.net, x, y, **attack)
     fooled = _answers(attacked.net, changed_x) != clean[_key(attacked)][idxs]
     left, samples = changed_x[fooled.to(x.device)], idxs[fooled]
     others = [m for m in cast.networks if m is not attacked]
@@ -88,7 +85,7 @@ def _rows(cast, condition, attacked, found, right, eps):
         if counts: rows.append(table('adversarial', condition, 'fooled, correct', m, samples, changed.where(both, torch.nan)))
     return rows
 
-# %% ../nbs/06_adversarial.ipynb #10f1cc6a
+# %% ../nbs/06_adversarial.ipynb #c6f9b582
 def adversarial(
     cast, # a `Cast`; its network `foreign`, if it has one, is attacked too
     images, # an `Images`
@@ -106,10 +103,9 @@ def adversarial(
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()}
     right, attackers = {k: a == images.y for k, a in clean.items()}, _attackers(cast)
     found, attack = {condition: [] for condition in attackers}, dict(eps=eps, steps=steps, alpha=alpha, bfloat16=bfloat16)
-    with cast.run(device), ExitStack() as stack:
-        twins = {condition: stack.enter_context(folded(m.net, next(images.batches(2, device))[0])) for condition, m in attackers.items()}
+    with cast.run(device, images):
         for x, y, idxs in progress(images.batches(bs, device), 'adversarial', total=-(-len(images)//bs)):
-            for condition, m in attackers.items(): found[condition].append(_attack(cast, m, twins[condition], clean, x, y, idxs.cpu(), attack))
+            for condition, m in attackers.items(): found[condition].append(_attack(cast, m, clean, x, y, idxs.cpu(), attack))
     return pd.concat([r for condition, attacked in attackers.items() for r in _rows(cast, condition, attacked, found[condition], right, eps)], ignore_index=True)
 
 # %% ../nbs/06_adversarial.ipynb #452fd2c5

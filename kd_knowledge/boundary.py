@@ -128,7 +128,7 @@ def _sets(images, domains):
     require('seen' not in (domains or {}), 'domains', "'seen' is the name of the images themselves", 'Call the domain something else')
     return {'seen': images, **(domains or {})}
 
-# %% ../nbs/11_boundary.ipynb #7cc2b8be
+# %% ../nbs/11_boundary.ipynb #f3bd2795
 def boundary(
     cast, # a `Cast`
     images, # an `Images` of 3 or more: the domain seen
@@ -144,7 +144,7 @@ def boundary(
     _check_grid(points); require(bs >= 1, 'bs', f'got {bs}', 'Give 1 or more, for example 256')
     sets, rows = _sets(images, domains), []
     drawn = {name: triplets(part, planes, seed) for name, part in sets.items()}
-    with cast.run(device):
+    with cast.run(device, images):
         for name, part in sets.items():
             corners = part.pixels(drawn[name].flatten(), device).unflatten(0, drawn[name].shape)
             found = [_compare(cast, x, points, bs) for x in progress(corners, f'boundary: {name}')]

@@ -82,7 +82,7 @@ def _read(sources, idxs, device):
     pixels = {key: source.pixels(idxs, device) for key, source in pixels.items()}
     return {probe: pixels[id(source)] for probe, source in sources.items()}
 
-# %% ../nbs/07_invariance.ipynb #6a938bf0
+# %% ../nbs/07_invariance.ipynb #c1d651c4
 def _compare(cast, images, conditions, bs, seed, device, wide=False):
     "The long table of `conditions`, probe -> list of values, in one pass over the images."
     cases, bs = [(probe, c) for probe, values in conditions.items() for c in values], max(bs//BLOCK, 1)*BLOCK
@@ -90,7 +90,7 @@ def _compare(cast, images, conditions, bs, seed, device, wide=False):
     sources = {probe: _wide(images, conditions[probe]) if wide and probe == 'shift' else images for probe, _ in cases}
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()} if 'colour' in sources else None
     found = {case: {(m.model, m.seed): [] for m in cast.networks} for case in cases}
-    with cast.run(device), torch.inference_mode():
+    with cast.run(device, images), torch.inference_mode():
         for idxs in progress(torch.arange(len(images)).split(bs), 'invariance'):
             x = _read(sources, idxs, device)
             for probe, c in cases:

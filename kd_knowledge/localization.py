@@ -162,7 +162,7 @@ def _rows(cast, scores, method, samples):
             rows.append(table('localization', method, metric, m, samples, values))
     return pd.concat(rows, ignore_index=True)
 
-# %% ../nbs/05_localization.ipynb #4bc444ac
+# %% ../nbs/05_localization.ipynb #b6cb2682
 def localization(
     cast, # a `Cast`
     images, # an `Images`; its masks are used where it has them
@@ -178,7 +178,7 @@ def localization(
     chosen = choose(images, n, seed)
     part, scores = images.subset(chosen), {(m.model, m.seed): [] for m in cast.networks}
     where = _anatomies(cast, anatomies)
-    with cast.run(device):
+    with cast.run(device, part if method == 'grad_cam' else None, [w.last_map for w in where.values()]):
         for x, y, idxs in progress(part.batches(bs, device), 'localization', total=-(-len(part)//bs)):
             maps = {(m.model, m.seed): attribute(m.net, x, y, method, where[m.model, m.seed], **options) for m in cast.networks}
             masks = None if part.masks is None else part.masks[idxs.cpu()]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMAGENET', 'CENTRED', 'SMALL', 'Normalise', 'mnist_cnn', 'BlurPool', 'resnet_small', 'resnet_cifar', 'resnet50_small',
            'PreActivation', 'wrn', 'vgg_small', 'ShuffleUnit', 'shufflenet_v1', 'mobilenet_v2_small', 'model_names',
-           'create_model', 'frozen', 'folded', 'find_module', 'taps', 'n_classes', 'Anatomy', 'anatomy', 'conv_names',
+           'create_model', 'frozen', 'find_module', 'taps', 'folded', 'n_classes', 'Anatomy', 'anatomy', 'conv_names',
            'save_model', 'load_model']
 
 # %% ../nbs/02_models.ipynb #1d78d816
@@ -15,13 +15,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-# %% ../nbs/02_models.ipynb #47384f95
+# %% ../nbs/02_models.ipynb #669229b9
 import torch
 from torch import nn
 import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_model as _load_weights, save_model as _save_weights
-from torch.fx.experimental.optimization import fuse
+from torch.fx import Tracer
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import Conv2dNormActivation
 from .core import KDError, atomic_path, require, seeded, versions, write_json
@@ -368,29 +369,6 @@ def frozen(
         for m, training in modes: m.training = training
         for p, flag in flags: p.requires_grad_(flag)
 
-# %% ../nbs/02_models.ipynb #02d75884
-def _fused(net):
-    try: twin = fuse(net, inplace=True) # the twin is new, and shares with `net` what is not folded
-    except Exception: return net # tracing runs the network's own code, which may raise anything
-    for m in set(twin.modules()) - set(net.modules()):
-        if isinstance(m, nn.Conv2d): m.to(memory_format=torch.channels_last)
-    return twin
-
-@torch.no_grad()
-def _agree(twin, net, x):
-    logits = net(x)
-    return torch.allclose(twin(x), logits, rtol=1e-3, atol=1e-3*logits.abs().max().item())
-
-@contextmanager
-def folded(
-    net:nn.Module, # pixels in, logits out
-    x:torch.Tensor, # some pixels N x 3 x H x W: the twin must answer to them as the network does
-):
-    "Inside the block `net` is `frozen`; it is given a twin to be run many times, batch norms folded into convolutions, or `net` where its logits would change by more than rounding."
-    with frozen(net):
-        twin = _fused(net) if any(isinstance(m, nn.BatchNorm2d) for m in net.modules()) else net
-        yield twin if twin is net or _agree(twin, net, x) else net
-
 # %% ../nbs/02_models.ipynb #90bce9d7
 def find_module(
     net:nn.Module, # where to look
@@ -428,6 +406,49 @@ def taps(
         yield seen
     finally:
         for h in handles: h.remove()
+
+# %% ../nbs/02_models.ipynb #9d638458
+def _norms_behind(net, keep):
+    "Name of a convolution -> name of the batch norm that alone takes what it gives; none where the network cannot be traced."
+    if not any(type(m) is nn.BatchNorm2d for m in net.modules()): return {}
+    try: calls = [n for n in Tracer().trace(net).nodes if n.op == 'call_module']
+    except Exception: return {} # tracing runs the network's own code, which may raise anything
+    module, times = {n: net.get_submodule(n.target) for n in calls}, Counter(n.target for n in calls)
+    pairs = [(n.args[0], n) for n in calls if type(module[n]) is nn.BatchNorm2d and module[n].track_running_stats and type(module.get(n.args[0])) is nn.Conv2d]
+    return {conv.target: norm.target for conv, norm in pairs if len(conv.users) == times[conv.target] == times[norm.target] == 1 and conv.target not in keep}
+
+def _folds(net, keep):
+    "Name -> module that takes its place."
+    pairs = _norms_behind(net, keep)
+    fused = lambda *pair: fuse_conv_bn_eval(*map(net.get_submodule, pair)).to(memory_format=torch.channels_last)
+    return {conv: fused(conv, norm) for conv, norm in pairs.items()} | {norm: nn.Identity() for norm in pairs.values()}
+
+# %% ../nbs/02_models.ipynb #db6f1ca1
+def _swap(net, modules):
+    "Put modules in their places, by name; returns what was there."
+    before = {name: net.get_submodule(name) for name in modules}
+    for name, m in modules.items(): net.set_submodule(name, m)
+    return before
+
+@torch.no_grad()
+def _same(logits, net, x): return torch.allclose(net(x), logits, rtol=1e-3, atol=1e-3*logits.abs().max().item())
+
+@contextmanager
+def folded(
+    net:nn.Module, # pixels in, logits out
+    x:torch.Tensor, # some pixels N x 3 x H x W: the answers to them must stay the same
+    *keep:str, # full names of convolutions that stay as they are, because somebody reads them
+):
+    "Inside the block `net` is `frozen` and its batch norms are folded into the convolutions before them, unless its logits would change by more than rounding."
+    with frozen(net):
+        folds = _folds(net, keep)
+        if not folds: yield net; return
+        with torch.no_grad(): logits = net(x)
+        before = _swap(net, folds)
+        try:
+            if not _same(logits, net, x): _swap(net, before)
+            yield net
+        finally: _swap(net, before)
 
 # %% ../nbs/02_models.ipynb #136f6fee
 _Call = namedtuple('_Call', 'name module taken given logits') # one module's run: the shapes that it took and gave

@@ -20,9 +20,9 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-# %% ../nbs/04_probes.ipynb #2b27438d
+# %% ../nbs/04_probes.ipynb #0793531d
 from .core import progress, require
-from .models import frozen, n_classes
+from .models import folded, frozen, n_classes
 
 # %% ../nbs/04_probes.ipynb #c06cea56
 @dataclass
@@ -77,7 +77,7 @@ def students(self:Cast) -> list:
     "All members that were trained as students, the independent ones first in line with the others."
     return [m for m in self.networks if m.role == 'student' or m.model == self.independent]
 
-# %% ../nbs/04_probes.ipynb #f74f067b
+# %% ../nbs/04_probes.ipynb #4ce198e6
 def _home(net):
     "The device of a network and the layout of its weights in memory."
     last = any(p.ndim == 4 and not p.is_contiguous() for p in net.parameters())
@@ -87,6 +87,8 @@ def _home(net):
 @contextmanager
 def run(self:Cast,
     device=None, # where to run the networks; None leaves them where they are
+    images=None, # an `Images` that shall be answered fast: batch norms are `folded`, if that keeps the answers to two of them; None leaves the norms
+    keep=(), # full names of convolutions that are not folded
 ):
     """Inside the block every network is in eval mode, without gradients for its weights, on `device`, with channels last in memory, as convolutions
     are fastest; afterwards all is as it was."""
@@ -95,11 +97,14 @@ def run(self:Cast,
         for m in self.networks: stack.enter_context(frozen(m.net))
         try:
             for m in self.networks: m.net.to(device, memory_format=torch.channels_last)
-            yield self
+            with ExitStack() as folds:
+                x = None if images is None else next(iter(images.batches(2, device)))[0]
+                for m in self.networks if x is not None else (): folds.enter_context(folded(m.net, x, *keep))
+                yield self
         finally:
             for m, (home, layout) in zip(self.networks, homes): m.net.to(home, memory_format=layout)
 
-# %% ../nbs/04_probes.ipynb #7ae1ad30
+# %% ../nbs/04_probes.ipynb #e1c520f7
 @patch
 def logits(self:Cast,
     images, # an `Images`
@@ -109,7 +114,7 @@ def logits(self:Cast,
     "The logits of all networks on the clean images, computed once for a cast and a set of images."
     if id(images) not in self._logits:
         seen = {(m.model, m.seed): [] for m in self.networks}
-        with self.run(device), torch.inference_mode():
+        with self.run(device, images), torch.inference_mode():
             for x, _, _ in progress(images.batches(bs, device), 'clean images'):
                 for m in self.networks: seen[m.model, m.seed].append(m.net(x).float().cpu())
         self._logits[id(images)] = images, {k: torch.cat(v) for k, v in seen.items()}

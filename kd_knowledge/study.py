@@ -391,18 +391,18 @@ def _ask(asked, name, cast, images, domains, **more):
     if 'domains' in takes: common['domains'] = domains()
     return _probe(name)(cast, images, **{k: v for k, v in common.items() if k in takes} | asked.probe_args.get(name, {}) | more)
 
-# %% ../nbs/12_study.ipynb #4840ba2c
+# %% ../nbs/12_study.ipynb #1171fb2a
 RESULTS = ['estimates.csv', 'values.csv', 'networks.json', 'images.csv', 'report.html']
 
 def _looking_steps(asked, trained, load):
     "What is done with trained networks: probes, accuracy, pictures, report."
     first = ('boundary', 'bias')
     probes = [_probe_step(asked, name, trained, load) for name in sorted(asked.probes, key=lambda p: first.index(p) if p in first else len(first))]
-    key, names = _fingerprint([s.key for s in probes]), [s.name for s in trained]
+    key, names = partial(_fingerprint, [s.key for s in probes]), [s.name for s in trained]
     pictures = [f'figures/pictures-{p}.png' for p in asked.probes if p not in ('fidelity', 'groups')]
-    beside = [Step('accuracy', key, ['accuracy.csv'], partial(_write_accuracy, asked, load), names),
-              Step('pictures', key, pictures, lambda run: write_pictures(run.path, *load(), asked.probes), names + ['probe bias']*('bias' in asked.probes))]
-    return probes[:2] + beside + probes[2:] + [Step('report', key, RESULTS, lambda run: write_results(run.path, *load(), asked), [s.name for s in probes + beside])]
+    beside = [Step('accuracy', key('accuracy'), ['accuracy.csv'], partial(_write_accuracy, asked, load), names),
+              Step('pictures', key('pictures'), pictures, lambda run: write_pictures(run.path, *load(), asked.probes), names + ['probe bias']*('bias' in asked.probes))]
+    return probes[:2] + beside + probes[2:] + [Step('report', key('report'), RESULTS, lambda run: write_results(run.path, *load(), asked), [s.name for s in probes + beside])]
 
 def _write_accuracy(asked, load, run):
     from kd_knowledge.core import default_device, write_table

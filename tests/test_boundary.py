@@ -26,8 +26,11 @@ def small_cnn(seed, classes=4):
 class AsDouble(nn.Module):
     "A network that works in float64, so that its answers do not hang on how a batch was cut, and remembers what it was shown."
     recipe = dict(n_classes=4)
-    def __init__(self, net): super().__init__(); self.net, self.seen = net, []
-    def forward(self, x): self.seen.append(x); return self.net(x.double())
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.seen = net, []
+        self.register_forward_pre_hook(lambda m, args: m.seen.append(args[0]))
+    def forward(self, x): return self.net(x.double())
 
 
 class Doubles(Images):
@@ -97,7 +100,7 @@ def test_agreement_by_hand():
 def test_every_network_sees_the_same_points_once():
     cast, images = some_cast(), some_images()
     boundary(cast, images, dict(other=some_images(seed=1)), planes=4, points=5, bs=10)
-    seen = [torch.cat(m.net.seen) for m in cast.networks]
+    seen = [torch.cat([x for x in m.net.seen if len(x) > 2]) for m in cast.networks] # the folding of batch norms is tried on two images
     assert len(seen[0]) == 2*4*25 and all(torch.equal(s, seen[0]) for s in seen)
     assert all(len(x) <= 10 for x in cast.teacher.seen)
 

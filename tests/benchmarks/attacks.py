@@ -20,14 +20,14 @@ def subject(name, n):
     return net, x, y.clone()
 
 @cache
-def twin(*what):
-    "Made once for all batches, as the probe does and as the peers make their models."
+def prepared(*what):
+    "A copy, folded once for all batches, as the probe does it and as the peers make their models."
     net, x, _ = subject(*what)
-    return blocks.enter_context(folded(net, x[:2]))
+    return blocks.enter_context(folded(deepcopy(net), x[:2]))
 
 def ours(eps, *what, **options):
     _, x, y = subject(*what)
-    return partial(fgsm, twin(*what), x, y, eps, STEPS, eps/STEPS, **options)
+    return partial(fgsm, prepared(*what), x, y, eps, STEPS, eps/STEPS, **options)
 
 ours_bfloat16 = partial(ours, bfloat16=True)
 

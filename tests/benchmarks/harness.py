@@ -12,6 +12,7 @@ from statistics import median
 import pandas as pd
 
 HERE = Path(__file__).resolve().parent
+ROUNDS_S = 15
 COLUMNS = ['bar', 'case', 'ours', 'peer', 'peer_name', 'ratio', 'low', 'high', 'holds']
 PEERS = 'torch torchvision captum grad-cam torchcam torchattacks foolbox torch-cka pytorch-cka fastai numpy pandas'.split()
 
@@ -73,9 +74,10 @@ def once(call):
     return told if isinstance(told, float) else seconds
 
 def rounds(case, calls, repeats):
-    "name -> the measures of every round; each round begins with another contestant."
-    names, found = list(calls), {name: [] for name in calls}
-    for i in range(1 if case.once else repeats):
+    "name -> the measures of every round; each round begins with another contestant. Short ones go on for ROUNDS_S seconds, as a machine is never quite at rest."
+    names, found, start = list(calls), {name: [] for name in calls}, time.perf_counter()
+    for i in range(1 if case.once else 10*repeats):
+        if i >= repeats and time.perf_counter() - start > ROUNDS_S: break
         for name in names[i % len(names):] + names[:i % len(names)]: found[name].append(once(calls[name])/case.per.get(name, 1))
     return found
 

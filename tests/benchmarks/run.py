@@ -14,7 +14,7 @@ MODULES = 'cams attacks crd cohort learner layers planes growth'.split()
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', nargs='+', metavar='NAME', help='cases whose key begins with this, or numbers of bars; all others keep their rows')
-    parser.add_argument('--repeats', type=int, default=5, help='rounds, after one that warms up (default 5)')
+    parser.add_argument('--repeats', type=int, default=5, help='rounds at least, after one that warms up (default 5); short cases go on for 15 seconds')
     parser.add_argument('--threads', type=int, default=os.cpu_count(), help='threads of everybody (default: all cores)')
     parser.add_argument('--out', type=Path, help='the table (default: results.csv here, with machine.json and the figure; elsewhere both lie beside it)')
     parser.add_argument('--cases', help='a Python file whose CASES are measured in place of ours')
