@@ -78,6 +78,6 @@ def maps(name, size, n, network_of=plainly, how=''):
 
 CASES = [case('resnet18', 64, 64), case('resnet50', 64, 32), case('resnet18', 224, 16), case('resnet50', 224, 16, fast=1.8),
          *(maps(name, size, 8, *how) for how in ((), (prepared, ', folded')) for name in ('resnet18', 'resnet50') for size in (64, 224)),
-         Case('cams memory', 1, 'Grad-CAM, resnet50, 224 px, 64 images: peak memory, MB',
+         Case('cams memory', 1, 'Grad-CAM, resnet50, 224 px, 64 images: extra memory of a call, MB',
               {k: partial(f, 'resnet50', 224, 64) for k, f in dict(ours=ours, captum=captum).items()},
-              [at_most('captum', .2)], memory='peak')]
+              [at_most('captum', .2)], memory='extra')]

@@ -72,4 +72,4 @@ def difference():
 worst = "difference from dbViz's agreement"
 text = f'boundary, {POINTS} x {POINTS} points, two {NET}, {SIZE} px'
 CASES = [Case('planes time', 6, text, {'ours': ours, 'forward': forward, 'dbViz': dbviz_timed}, [at_most('forward', 1.1), at_least('dbViz', 1)]),
-         Case('planes values', 6, text, {worst: difference}, [exact(worst, 1e-3)], once=True)]
+         Case('planes values', 6, f'{text}: answers', {worst: difference}, [exact(worst, 1e-3)], once=True)]
