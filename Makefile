@@ -20,7 +20,7 @@ help:
 	@echo 'make studies          run the small studies of all the paper'\''s sections (about an hour) and their notebooks'
 	@echo 'make results          write nbs/studies/agreement.csv, the paper beside the stored results'
 	@echo 'make test             install with the development extra, then every check, notebook and test'
-	@echo 'make bench            measure speed and memory beside other libraries (15 minutes), in $(BENCH); BENCHMARKS="--only crd 6" chooses,'
+	@echo 'make bench            measure speed and memory beside other libraries (less than half an hour), in $(BENCH); BENCHMARKS="--only crd 6" chooses,'
 	@echo '                      REPDISTILLER=... and DBVIZ=... name clones of github.com/HobbitLong/RepDistiller and github.com/somepago/dbViz'
 	@echo 'make check            are the package and the notebooks in step, and are the notebooks clean?'
 	@echo 'make export           write kd_knowledge/ from nbs/'

@@ -77,7 +77,7 @@ def students(self:Cast) -> list:
     "All members that were trained as students, the independent ones first in line with the others."
     return [m for m in self.networks if m.role == 'student' or m.model == self.independent]
 
-# %% ../nbs/04_probes.ipynb #4ce198e6
+# %% ../nbs/04_probes.ipynb #7f0fff5d
 def _home(net):
     "The device of a network and the layout of its weights in memory."
     last = any(p.ndim == 4 and not p.is_contiguous() for p in net.parameters())
@@ -98,8 +98,9 @@ def run(self:Cast,
         try:
             for m in self.networks: m.net.to(device, memory_format=torch.channels_last)
             with ExitStack() as folds:
-                x = None if images is None else next(iter(images.batches(2, device)))[0]
-                for m in self.networks if x is not None else (): folds.enter_context(folded(m.net, x, *keep))
+                if images is not None:
+                    x = next(iter(images.batches(2, device)))[0]
+                    for m in self.networks: folds.enter_context(folded(m.net, x, *keep))
                 yield self
         finally:
             for m, (home, layout) in zip(self.networks, homes): m.net.to(home, memory_format=layout)

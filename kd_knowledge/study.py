@@ -191,10 +191,14 @@ def _given_teacher(study, n_classes):
     weights = True if study.teacher_weights == 'pretrained' else study.teacher_weights
     return _network(study, 'T', n_classes)(pretrained=weights)
 
-# %% ../nbs/12_study.ipynb #f620cc43
+# %% ../nbs/12_study.ipynb #e2dfc9cf
+def _several():
+    "Whether a launcher started several processes."
+    return int(os.environ.get('WORLD_SIZE', 1)) > 1
+
 def _helps():
     "Whether this is one of several processes, and not the first, which alone writes what they made together."
-    return int(os.environ.get('RANK', 0)) > 0
+    return _several() and int(os.environ.get('RANK', 0)) > 0
 
 def _file_name(name, seed): return f'{name.replace("*", "_star")}-{seed}'
 
@@ -564,12 +568,12 @@ def _is_done(study):
     study, run = study.filled(), RunFolder(study.out)
     return yaml.safe_load(config.read_text(encoding='utf-8')) == asdict(study) and all(run.done(s.name, s.key) for s in study.steps())
 
-# %% ../nbs/12_study.ipynb #82a32675
+# %% ../nbs/12_study.ipynb #6fb5a83c
 def run_study(
     study:Study, # what to do
 ) -> Path: # of the report
     "Run what is missing of a study and write its report. Raises `KDError` before anything is written if the config cannot work."
-    return _run_together(study) if int(os.environ.get('WORLD_SIZE', 1)) > 1 else _run(study)
+    return _run_together(study) if _several() else _run(study)
 
 def _run(study):
     from kd_knowledge.core import RunFolder
@@ -601,7 +605,7 @@ def _finish(run, step, seconds):
     run.finish(step.name, step.key, files=step.files, seconds=round(seconds, 1))
     print(f'{seconds:11.1f} s  {step.name}', flush=True)
 
-# %% ../nbs/12_study.ipynb #dfbdc40a
+# %% ../nbs/12_study.ipynb #d225543f
 class Worker:
     "A process that does steps of a study with its share of the threads, and ends when its parent does."
     def __init__(self,
@@ -609,7 +613,7 @@ class Worker:
         threads:int, # of PyTorch, 1 or more
         place:int, # on which line of the terminal its bar is drawn, from 0
     ):
-        env = dict(os.environ, OMP_NUM_THREADS=str(threads), TQDM_POSITION=str(place), PYTHONPATH=os.pathsep.join(sys.path))
+        env = dict(os.environ, **dict.fromkeys(['OMP_NUM_THREADS', 'MKL_NUM_THREADS'], str(threads)), TQDM_POSITION=str(place), PYTHONPATH=os.pathsep.join(sys.path))
         command = [sys.executable, '-W', 'ignore', '-c', 'from kd_knowledge.study import serve; serve()']
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self._send(asdict(study))
@@ -658,14 +662,14 @@ def _try(step, run):
         return dict(error=kind, text=str(e) if kind in _errors() else traceback.format_exc())
     return dict(seconds=time.perf_counter() - start)
 
-# %% ../nbs/12_study.ipynb #0fda192c
+# %% ../nbs/12_study.ipynb #c85c071c
 def _run_steps(run, study):
     "Do all steps that are not done, with as many workers as the study says."
     steps = study.steps()
     todo = [s for s in steps if not run.done(s.name, s.key)]
     for step in steps:
         if step not in todo: print(f'  done before  {step.name}')
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1: return _work_together(run, *_tell((asdict(study), [s.name for s in todo])))
+    if _several(): return _work_together(run, *_tell((asdict(study), [s.name for s in todo])))
     if study.workers == 1 or len(todo) < 2:
         for step in todo: _run_step(run, step)
         return

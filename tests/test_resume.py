@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
-from kd_knowledge.study import kd_study
+from kd_knowledge.study import Study, Worker, kd_study
 
 TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03, probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
@@ -17,7 +17,7 @@ from pathlib import Path
 warnings.simplefilter('ignore')
 os.cpu_count = lambda: 2 # one thread for a run alone, and for each of two workers
 from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, report
-from kd_knowledge.study import kd_study
+from kd_knowledge.study import Study, Worker, kd_study
 
 top, argv, rng = Path(sys.argv[1]), sys.argv[2:], random.Random(0)
 WORKERS = [1, 1, 2, 1, 1, 2, 1, 1, 2, 1]
@@ -145,3 +145,13 @@ def test_two_runs_at_once(tmp_path, capsys):
     assert first.wait(timeout=120) == 0, first.stderr.read()
     assert (tmp_path/'run'/'report.html').exists()
     first.stderr.close()
+
+
+def test_a_worker_keeps_to_its_threads(tmp_path, monkeypatch):
+    "Also where the environment gives MKL more of them, which PyTorch would follow: two workers with two threads each on two cores take many times as long."
+    monkeypatch.setenv('MKL_NUM_THREADS', '2')
+    worker = Worker(Study(out=str(tmp_path)), 1, 0)
+    try: env = dict(v.split('=', 1) for v in Path(f'/proc/{worker.process.pid}/environ').read_text().split('\0') if '=' in v)
+    finally: worker.close()
+    threads = subprocess.run([sys.executable, '-c', 'import torch; print(torch.get_num_threads())'], env=env, capture_output=True, text=True)
+    assert threads.stdout == '1\n', threads.stderr

@@ -62,7 +62,7 @@ def told(r):
 def main():
     args = arguments()
     warnings.filterwarnings('ignore')
-    os.environ.update(OMP_NUM_THREADS=str(args.threads), MKL_NUM_THREADS=str(args.threads), MPLBACKEND='Agg', TQDM_DISABLE='1')
+    os.environ.update(OMP_NUM_THREADS=str(args.threads), MPLBACKEND='Agg', TQDM_DISABLE='1')
     if args.list: return print(*(c.key for c in all_cases(args)), sep='\n')
     import torch
     torch.set_num_threads(args.threads)
