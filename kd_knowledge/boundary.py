@@ -103,24 +103,26 @@ def triplets(
     stream, y = generator('planes', seed), torch.as_tensor(images.y).cpu()
     return torch.tensor([_three(y, stream) for _ in range(planes)])
 
-# %% ../nbs/11_boundary.ipynb #83e80246
-def _answers(networks, here, bs):
-    "The class that each network gives to each point, networks x points^2; each batch of points is made once."
+# %% ../nbs/11_boundary.ipynb #ef2369c5
+def _answers(networks, planes, bs):
+    "The class that each network gives to each point, networks x planes x points^2; each batch of points is made once, of a part of one plane or of several planes."
     found = [[] for _ in networks]
     with torch.inference_mode():
-        for x in here.batches(bs):
+        for parts in zip(*(here.batches(bs) for here in planes)):
+            x = torch.cat(parts)
             for classes, m in zip(found, networks): classes.append(m.net(x).argmax(1))
-    return torch.stack([torch.cat(classes) for classes in found]).cpu()
+    return torch.stack([torch.cat(classes) for classes in found]).unflatten(1, (len(planes), -1)).cpu()
 
-# %% ../nbs/11_boundary.ipynb #e58ba648
+# %% ../nbs/11_boundary.ipynb #0c0eb9a2
 def _shares(answers, inside):
     "The share of points where each network but the first answers as the first: all points, and those inside the triangle (NaN if none)."
     same = (answers[1:] == answers[:1]).double()
     return same.mean(1), same[:, inside].mean(1)
 
-def _compare(cast, x, points, bs):
-    here = plane(x, points)
-    return _shares(_answers(cast.networks, here, bs), here.inside)
+def _compare(cast, corners, points, bs):
+    "The shares of each plane through three images, given planes x 3 x 3 x H x W."
+    planes = [plane(x, points) for x in corners]
+    return [_shares(answers, here.inside) for answers, here in zip(_answers(cast.networks, planes, bs).unbind(1), planes)]
 
 # %% ../nbs/11_boundary.ipynb #cc4a5bd2
 def _sets(images, domains):
@@ -128,7 +130,7 @@ def _sets(images, domains):
     require('seen' not in (domains or {}), 'domains', "'seen' is the name of the images themselves", 'Call the domain something else')
     return {'seen': images, **(domains or {})}
 
-# %% ../nbs/11_boundary.ipynb #f3bd2795
+# %% ../nbs/11_boundary.ipynb #0dbd549b
 def boundary(
     cast, # a `Cast`
     images, # an `Images` of 3 or more: the domain seen
@@ -147,7 +149,8 @@ def boundary(
     with cast.run(device, images):
         for name, part in sets.items():
             corners = part.pixels(drawn[name].flatten(), device).unflatten(0, drawn[name].shape)
-            found = [_compare(cast, x, points, bs) for x in progress(corners, f'boundary: {name}')]
+            few = corners.split(max(1, bs//points**2))
+            found = [shares for part in progress(few, f'boundary: {name}') for shares in _compare(cast, part, points, bs)]
             for metric, values in zip(('agreement', 'agreement inside'), zip(*found)):
                 rows += [table('boundary', name, metric, m, range(planes), v) for m, v in zip(cast.networks[1:], torch.stack(values, 1))]
     return pd.concat(rows, ignore_index=True)
@@ -185,7 +188,7 @@ def _draw_regions(axes, members, answers, here, vocab):
     marks = [plt.Line2D([], [], ls='', marker='s', color=shades(i % shades.N), label=vocab[c]) for i, c in enumerate(there.tolist()[:20])]
     axes[-1].legend(handles=marks, loc='center left', bbox_to_anchor=(1.02, .5), fontsize=6, frameon=False)
 
-# %% ../nbs/11_boundary.ipynb #408545fd
+# %% ../nbs/11_boundary.ipynb #d719dfa5
 def plot_plane(
     cast, # a `Cast`
     images, # an `Images`
@@ -196,7 +199,7 @@ def plot_plane(
     "Who answers what in the plane through three images, with the agreement with the teacher as title (paper, figure 7, right). Raises `KDError`."
     require(all(0 <= i < len(images) for i in triplet), 'triplet', f'{tuple(triplet)} among {len(images)} images', f'Give indices from 0 to {len(images) - 1}')
     members, here = _chosen(cast, models), plane(images.pixels(torch.as_tensor(triplet)), points)
-    with cast.run('cpu'): answers = _answers(members, here, 256)
+    with cast.run('cpu'): answers = _answers(members, [here], 256)[:, 0]
     axes = plt.subplots(1, len(members) + 1, figsize=(min(1.5*(len(members) + 1) + .7, 9), 1.9), squeeze=False)[1][0]
     for ax in axes: _draw_corners(ax, here)
     _draw_images(axes[0], here, [images.vocab[int(images.y[i])] for i in triplet])

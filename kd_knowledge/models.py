@@ -8,15 +8,17 @@ __all__ = ['IMAGENET', 'CENTRED', 'SMALL', 'Normalise', 'mnist_cnn', 'BlurPool',
            'create_model', 'frozen', 'find_module', 'taps', 'folded', 'n_classes', 'Anatomy', 'anatomy', 'conv_names',
            'save_model', 'load_model']
 
-# %% ../nbs/02_models.ipynb #1d78d816
+# %% ../nbs/02_models.ipynb #c7bbb938
 import difflib, hashlib, importlib, inspect, json, math, re
 from collections import Counter, OrderedDict, namedtuple
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-# %% ../nbs/02_models.ipynb #669229b9
+# %% ../nbs/02_models.ipynb #2603f404
 import torch
+import torch.nn.functional as F
 from torch import nn
 import torchvision
 from safetensors import SafetensorError
@@ -407,7 +409,47 @@ def taps(
     finally:
         for h in handles: h.remove()
 
-# %% ../nbs/02_models.ipynb #9d638458
+# %% ../nbs/02_models.ipynb #9ad787a4
+def _by_place(weight, stride, padding):
+    "The kernel (stride^2 C) x O x D x D of the gradient of C channels of pixels, and the first and the last of its D shifts."
+    k = weight.shape[-1]
+    first, last = -((k - 1 - padding)//stride), (stride - 1 + padding)//stride
+    taps = F.pad(weight, (stride*last - padding, stride - k + padding - stride*first)*2)
+    places = taps.unflatten(3, (-1, stride)).unflatten(2, (-1, stride)).flip(2, 4).permute(1, 3, 5, 0, 2, 4)
+    return places.flatten(0, 2).contiguous(memory_format=torch.channels_last), first, last
+
+class _PixelConv(torch.autograd.Function):
+    "A convolution with a stride and fixed weights, and a fast gradient of its pixels."
+    @staticmethod
+    def forward(ctx, x, weight, bias, stride, padding):
+        ctx.save_for_backward(weight)
+        ctx.stride, ctx.padding, ctx.size = stride, padding, x.shape[2:]
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        kernel, first, last = _by_place(ctx.saved_tensors[0].to(grad.dtype), ctx.stride, ctx.padding)
+        h, w = ctx.size
+        around = [v for n, m in ((w, grad.shape[3]), (h, grad.shape[2])) for v in (-first, -(-n//ctx.stride) + last - m)]
+        return F.pixel_shuffle(F.conv2d(F.pad(grad, around), kernel), ctx.stride)[..., :h, :w], None, None, None, None
+
+# %% ../nbs/02_models.ipynb #5830273e
+class _PixelStem(nn.Conv2d):
+    def forward(self, x):
+        if not x.requires_grad: return super().forward(x)
+        return _PixelConv.apply(x, self.weight, self.bias, self.stride[0], self.padding[0])
+
+def _pixel_stem(conv):
+    "The same convolution, with the same parameters and hooks."
+    stem = copy(conv); stem.__class__ = _PixelStem
+    return stem
+
+def _strides_over_pixels(m):
+    plain = type(m) is nn.Conv2d and m.in_channels <= 3 and m.groups == 1 and m.dilation == (1, 1) and m.padding_mode == 'zeros'
+    return plain and m.stride[0] == m.stride[1] > 1 and m.kernel_size[0] == m.kernel_size[1] and m.padding in [(p, p) for p in range(m.kernel_size[0])]
+
+# %% ../nbs/02_models.ipynb #a37efb48
 def _norms_behind(net, keep):
     "Name of a convolution -> name of the batch norm that alone takes what it gives; none where the network cannot be traced."
     if not any(type(m) is nn.BatchNorm2d for m in net.modules()): return {}
@@ -421,9 +463,10 @@ def _folds(net, keep):
     "Name -> module that takes its place."
     pairs = _norms_behind(net, keep)
     fused = lambda *pair: fuse_conv_bn_eval(*map(net.get_submodule, pair)).to(memory_format=torch.channels_last)
-    return {conv: fused(conv, norm) for conv, norm in pairs.items()} | {norm: nn.Identity() for norm in pairs.values()}
+    folds = {conv: fused(conv, norm) for conv, norm in pairs.items()} | {norm: nn.Identity() for norm in pairs.values()}
+    return folds | {name: _pixel_stem(folds.get(name, m)) for name, m in net.named_modules() if name not in keep and _strides_over_pixels(m)}
 
-# %% ../nbs/02_models.ipynb #db6f1ca1
+# %% ../nbs/02_models.ipynb #e9c2820b
 def _swap(net, modules):
     "Put modules in their places, by name; returns what was there."
     before = {name: net.get_submodule(name) for name in modules}
@@ -439,7 +482,8 @@ def folded(
     x:torch.Tensor, # some pixels N x 3 x H x W: the answers to them must stay the same
     *keep:str, # full names of convolutions that stay as they are, because somebody reads them
 ):
-    "Inside the block `net` is `frozen` and its batch norms are folded into the convolutions before them, unless its logits would change by more than rounding."
+    """Inside the block `net` is `frozen`, its batch norms are folded into the convolutions before them, and the gradient of pixels is fast where a convolution strides over
+    them, unless its logits would change by more than rounding."""
     with frozen(net):
         folds = _folds(net, keep)
         if not folds: yield net; return

@@ -6,8 +6,8 @@
 __all__ = ['VALUES', 'ABOUT', 'METRICS', 'HEADLINES', 'JUDGEMENTS', 'LIKENESS', 'LEAST', 'PAPER', 'FAMILY', 'PICTURES', 'REACH',
            'EACH_IMAGE', 'GALLERY', 'SIDE', 'TILES', 'OPTIONS', 'USES', 'LIMIT', 'READ', 'LIMITS', 'CSS', 'SCRIPT',
            'Run', 'read_run', 'About', 'about', 'headline', 'sentence', 'controls', 'share', 'shares', 'Printed',
-           'beside', 'tally', 'accuracy_warnings', 'extremes', 'write_extremes', 'write_networks', 'write_images',
-           'write_report']
+           'beside', 'tally', 'accuracy_warnings', 'write_figures', 'extremes', 'write_extremes', 'write_networks',
+           'write_images', 'write_report']
 
 # %% ../nbs/13_report.ipynb #44349e08
 import base64, glob, hashlib, io, json, re
@@ -611,10 +611,12 @@ def _paper(run):
     words = 'The paper\'s networks and images are others, most of them ImageNet\'s. Compare the signs; the sizes depend on networks and data.'
     return [_tag('section', _tag('h2', 'Beside the paper'), _tag('p', words), _html_table(columns, rows, 'Effects in points, here and in the paper', 'estimates'), id='paper')]
 
-# %% ../nbs/13_report.ipynb #cc3bdbbe
-def _figure(run, probe, metric, size=(6.4, 3.4)):
+# %% ../nbs/13_report.ipynb #475a2b4b
+def _figure_path(run, probe, metric): return run.folder/'figures'/f'{_slug(probe)}-{_slug(metric)}.png'
+
+def _figure(run, probe, metric, size):
     "Write the figure of a probe's metric and, beside it, its numbers; give the figure's path."
-    path = run.folder/'figures'/f'{_slug(probe)}-{_slug(metric)}.png'
+    path = _figure_path(run, probe, metric)
     fig, teacher = Figure(figsize=size, layout='constrained'), _teacher(run, probe, metric)
     ax = plot_estimates(run.estimates, probe, metric, fig.subplots(), teacher=teacher)
     _finish(ax, about(probe).axis, run.estimates.condition[run.estimates.probe == probe].unique())
@@ -642,18 +644,30 @@ def _estimates_table(run, probe, metric):
 
 def _split(frame): return list(frame.columns), frame.itertuples(index=False)
 
-# %% ../nbs/13_report.ipynb #da17fba8
+# %% ../nbs/13_report.ipynb #9df1e6c9
 def _metrics(run, probe):
     "The metrics of a probe, the headline's first."
     first = headline(run.estimates, probe).metric.iloc[0]
     return sorted(run.estimates.metric[run.estimates.probe == probe].unique(), key=lambda m: m != first)
 
-def _show_figure(run, probe, metric, most, size=(6.4, 3.4)):
+def write_figures(
+    folder, # a run folder
+    probe:str, # a probe's name
+    estimates:pd.DataFrame, # columns as in `probes.ESTIMATES`
+    values:pd.DataFrame, # columns as in `VALUES`
+    redraw:bool=True, # whether to draw a figure that is there
+):
+    "Draw each metric of a probe, the headline's larger than the others, and write its numbers beside it."
+    run = Run(Path(folder), {}, None, estimates, values, [], [])
+    for i, metric in enumerate(_metrics(run, probe)):
+        if redraw or not _figure_path(run, probe, metric).exists(): _figure(run, probe, metric, (4.8, 3) if i else (6.4, 3.4))
+
+def _show_figure(run, probe, metric, most):
     rows = _told(headline(run.estimates[run.estimates.metric == metric], probe))
     values = ', '.join(f'{r.student} {_percent(r.value)}' for r in rows.itertuples())
     caption = f'{metric}: {METRICS.get(metric, "the mean of the probe")}'
     alt = f'{caption}. {about(probe).axis} {rows.condition.iloc[0]}: Ind {_percent(rows.control.iloc[0])}, {values}'
-    return _tag('figure', _img(_figure(run, probe, metric, size), alt, most), _tag('figcaption', f'{caption[0].upper()}{caption[1:]}.'))
+    return _tag('figure', _img(_figure_path(run, probe, metric), alt, most), _tag('figcaption', f'{caption[0].upper()}{caption[1:]}.'))
 
 # %% ../nbs/13_report.ipynb #def4e860
 def _show_picture(path, most):
@@ -809,11 +823,11 @@ def _gallery(run, probe):
     said = f'In points, the mean over {_and(students)}: what a student reached on the image minus what the independent students did ({about(probe).axis} {table.condition[0]}).'
     return [_tag('div', *half('largest', 'Images with the largest effect'), *half('smallest', 'Images with the smallest effect'), _tag('p', said, class_='small'), class_='gallery')]
 
-# %% ../nbs/13_report.ipynb #9d830793
+# %% ../nbs/13_report.ipynb #cb86f22e
 def _probe_section(run, probe, most):
     words, (first, *others), picture = about(probe), _metrics(run, probe), _pictures(run).get(probe)
     facts = _tag('dl', _tag('dt', 'Measured'), _tag('dd', words.measured, ' ', *_beside(run, probe)), _tag('dt', 'Control'), _tag('dd', words.control))
-    grid = [_tag('div', *(_show_figure(run, probe, m, most, (4.8, 3)) for m in others), class_='grid')] if others else []
+    grid = [_tag('div', *(_show_figure(run, probe, m, most) for m in others), class_='grid')] if others else []
     caption = f'{{}} ({{}}). Values in per cent, a cosine times 100; effects in points. Accuracy beside them: {_mean_accuracy(run, "Ind")}'
     tables = [_html_table(*_split(_estimates_table(run, probe, m)), caption.format(words.title, m), 'estimates') for m in (first, *others)]
     count = (run.estimates.probe == probe).sum()
@@ -1080,7 +1094,7 @@ for (const table of document.querySelectorAll('table')) [...table.tHead.rows[0].
 })
 """
 
-# %% ../nbs/13_report.ipynb #2785e005
+# %% ../nbs/13_report.ipynb #74896287
 def _head(title):
     "The head of the page: its policy allows its own style, its own script and pictures that it holds, and nothing else."
     own = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
@@ -1094,7 +1108,7 @@ def _contents(run, paper):
     return _tag('nav', *(_tag('a', text, href=f'#{to}') for to, text in links.items()), aria_label='Contents')
 
 def _page(run, title):
-    "The whole report as HTML; the figures are written on the way."
+    "The whole report as HTML, from figures that are there."
     probes = run.estimates.probe.unique()
     shown = len(run.estimates[['probe', 'metric']].drop_duplicates()) + len(_pictures(run))
     most, paper = PICTURES//shown, _paper(run)
@@ -1106,15 +1120,17 @@ def _page(run, title):
                  _how_to_read()), foot]
     return f'{_head(title)}<body>\n{_join(body)}\n<script>{SCRIPT}</script>\n</body>\n</html>\n'
 
-# %% ../nbs/13_report.ipynb #67dfa88e
+# %% ../nbs/13_report.ipynb #571d5ffc
 def write_report(
     folder, # the folder of a finished run
     title:str=None, # the report's title
+    redraw:bool=True, # whether to draw figures that are there, as a study's probes leave them
 ) -> Path: # the report's path
     """Write `report.html` (one file that needs no other, under 5 MB), `figures/*.png`, each with its CSV, and `figures/inherited.csv`, from the files of a finished run.
     What an older folder does not hold is left out.
     Raises `KDError` if the run is not finished."""
     run = read_run(folder)
     write_table(run.folder/'figures'/'inherited.csv', shares(run))
+    for probe in run.estimates.probe.unique(): write_figures(folder, probe, run.estimates, run.values, redraw)
     write_text(run.folder/'report.html', _page(run, title or 'What did the students inherit from their teacher?'))
     return run.folder/'report.html'

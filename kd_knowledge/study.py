@@ -27,7 +27,7 @@ import yaml
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-# %% ../nbs/12_study.ipynb #92c064d3
+# %% ../nbs/12_study.ipynb #3b8c9214
 PROBES = ['localization', 'adversarial', 'colour', 'crop', 'shift', 'domains', 'bias', 'groups', 'representation', 'boundary', 'fidelity', 'calibration']
 
 @dataclass
@@ -39,9 +39,9 @@ class Study:
     domains:list = field(default_factory=list) # domains to probe beside the seen one; those that the data have
     domain_data:str = '' # the data set, or the folder, of the domains; `data` by default
     domain_args:dict = field(default_factory=dict) # its further arguments
-    size:int = None # pixels of each side, 1 or more; the data set's own
+    size:int = None # pixels of each side, 1 or more; the data set's own (24 of `shapes`)
     n_train:int = None # training images, of each domain that is trained on; all there are (3600 of `shapes`)
-    n_probe:int = None # images for the probes, from the validation split; all there are (1000 of `shapes`)
+    n_probe:int = None # images for the probes, from the validation split; all there are (800 of `shapes`)
     teacher:str = 'resnet_small' # name of the teacher: a small network, torchvision's, timm:NAME, package.module:function
     teacher_args:dict = field(default_factory=dict) # its further arguments, for example {width: 32}
     star_args:dict = field(default_factory=dict) # where the network of T* differs, for example {blur: false}
@@ -147,12 +147,12 @@ def _possible(asked):
     lacks = dict(domains=there not in DOMAIN_SETS and not asked.domains, bias=not conflicts, groups=asked.data not in ('shapes', 'fairface'))
     return [p for p in PROBES if not lacks.get(p)]
 
-# %% ../nbs/12_study.ipynb #cf406da5
+# %% ../nbs/12_study.ipynb #74450bbc
 OBJECTIVES = dict(KL={}, Hint={}, CRD={})
 SMALL_NETS = 'resnet_small mnist_cnn wrn vgg_small resnet_cifar shufflenet_v1 mobilenet_v2_small resnet50_small'.split()
 WIDTHS = dict(teacher_args=dict(width=32), student_args=dict(width=16))
-SHAPES = dict(data_args=dict(cue=.7), n_train=3600, n_probe=1000, objectives=dict(KL={}, Hint=dict(weight=10.), CRD=dict(weight=.05)),
-              probe_args=dict(boundary=dict(points=8)))
+SHAPES = dict(data_args=dict(cue=.7), size=24, n_train=3600, n_probe=800, objectives=dict(KL={}, Hint=dict(weight=10.), CRD=dict(weight=.05)),
+              probe_args=dict(colour=dict(strengths=[.2, .4, .6]), crop=dict(scales=[.4, .6]), shift=dict(shifts=[2, 4]), boundary=dict(points=5)))
 
 @patch
 def filled(self:Study) -> 'Study':
@@ -376,16 +376,24 @@ def _domain_images(asked, n):
     with _called(data='domain_data', n='n_probe'):
         return domain_images(asked.domain_data or asked.data, asked.domains or None, size=asked.size, n=None if asked.domain_data else n, seed=asked.seed, **given)
 
-# %% ../nbs/12_study.ipynb #2ddc8893
+# %% ../nbs/12_study.ipynb #1ac8b057
 def _probe_step(asked, name, trained, load):
     "`asked` is a `Study` or a `Probing`, `trained` the steps that made the networks; `load` gives cast, images and domains when they are needed."
     given = asked.probe_args.get(name, {}), asked.domains, asked.domain_data, _what(asked.domain_args)
-    key = _fingerprint(name, *given, asked.seed, [s.key for s in trained])
-    return Step(f'probe {name}', key, [f'probes/{name}.parquet'], partial(_run_probe, asked, name, load), [s.name for s in trained])
+    key = _fingerprint(name, *given, asked.seed, asked.properties(), [s.key for s in trained])
+    files = [f'probes/{name}.parquet', f'tables/{name}-values.csv', f'tables/{name}-estimates.csv']
+    return Step(f'probe {name}', key, files, partial(_run_probe, asked, name, load), [s.name for s in trained])
 
 def _run_probe(asked, name, load, run):
+    "The rows of a probe, what they come to, and its figures."
     from kd_knowledge.core import write_table
-    write_table(run/'probes'/f'{name}.parquet', _ask(asked, name, *load()))
+    from kd_knowledge.probes import estimate, summary
+    from kd_knowledge.report import write_figures
+    rows = _ask(asked, name, *load())
+    values, estimates = summary(rows), estimate(rows, starred=asked.properties())
+    write_table(run/'probes'/f'{name}.parquet', rows)
+    write_table(run/'tables'/f'{name}-values.csv', values); write_table(run/'tables'/f'{name}-estimates.csv', estimates)
+    write_figures(run.path, name, estimates, values)
 
 def _ask(asked, name, cast, images, domains, **more):
     "The rows of a probe, with the arguments that were given for it over those of the study."
@@ -413,9 +421,9 @@ def _write_accuracy(asked, load, run):
     cast, images, _ = load()
     write_table(run/'accuracy.csv', cast.accuracy(images, device=default_device(asked.device or None)))
 
-# %% ../nbs/12_study.ipynb #a282aac8
+# %% ../nbs/12_study.ipynb #d05e5429
 def write_results(
-    folder, # the run folder, with the tables of all probes, accuracy.csv and the pictures
+    folder, # the run folder, with the tables and figures of all probes, accuracy.csv and the pictures
     cast, # the `Cast`
     images, # the `Images` that were probed
     domains, # a function that gives the domains, name -> `Images`
@@ -424,15 +432,15 @@ def write_results(
     "Write values.csv, estimates.csv, what the report needs to know of networks and images, and the report, from the tables in a run folder."
     import pandas as pd
     from kd_knowledge.core import write_table
-    from kd_knowledge.probes import estimate, summary
     from kd_knowledge.report import write_extremes, write_images, write_networks, write_report
-    rows = pd.concat([pd.read_parquet(Path(folder)/'probes'/f'{p}.parquet') for p in asked.probes])
-    write_table(Path(folder)/'values.csv', summary(rows))
-    write_table(Path(folder)/'estimates.csv', estimate(rows, starred=asked.properties()))
-    sets = {'seen': images, **domains()}
+    folder, sets = Path(folder), {'seen': images, **domains()}
+    for kind in ('values', 'estimates'):
+        tables = [pd.read_csv(folder/'tables'/f'{p}-{kind}.csv', dtype=str, keep_default_na=False) for p in asked.probes]
+        write_table(folder/f'{kind}.csv', pd.concat(tables))
     write_networks(folder, cast, _objectives(asked) if isinstance(asked, Study) else {})
-    write_images(folder, sets); write_extremes(folder, rows, sets)
-    write_report(folder)
+    write_images(folder, sets)
+    write_extremes(folder, pd.concat([pd.read_parquet(folder/'probes'/f'{p}.parquet') for p in asked.probes]), sets)
+    write_report(folder, redraw=False)
 
 # %% ../nbs/12_study.ipynb #b193574a
 def write_pictures(
@@ -869,9 +877,9 @@ PRESETS |= {
         probes=['groups', 'fidelity', 'calibration'])),
 }
 
-# %% ../nbs/12_study.ipynb #43a29ce7
-LAPTOP = dict(data='shapes', probe_args=SHAPES['probe_args'], data_args=dict(cue=.7), n_train=3600, n_probe=1000, teacher='resnet_small', teacher_args=dict(width=32), student='resnet_small',
-              student_args=dict(width=16), seeds=3, independent_seeds=3)
+# %% ../nbs/12_study.ipynb #c96de00e
+LAPTOP = dict(data='shapes', probe_args=dict(boundary=dict(points=8)), data_args=dict(cue=.7), size=32, n_train=3600, n_probe=1000, teacher='resnet_small',
+              teacher_args=dict(width=32), student='resnet_small', student_args=dict(width=16), seeds=3, independent_seeds=3)
 PLAIN = LAPTOP | dict(jitter=0.)
 BLUR = dict(teacher_args=dict(width=32, blur=True), star_args=dict(blur=False), limit_args=dict(blur=True), probes=['shift'],
             probe_args=dict(shift=dict(shifts=[1, 2, 3, 4], wide=True)))

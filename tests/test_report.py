@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from PIL import Image
 from kd_knowledge.core import KDError, write_json
 from kd_knowledge.data import Images
 from kd_knowledge.probes import ESTIMATES, Member, estimate, summary, table
@@ -99,6 +100,17 @@ def test_says_verdicts_notes_and_what_was_run(written):
     for probe in CONDITIONS:
         for row in headline(run.estimates, probe).itertuples(): assert (sentence(row) in said) == (not row.student.endswith('*'))
     for part in ('--target predicted', 'from T*: ', 'with images made for a foreign network: ', tally(run.estimates), '1 min 15 s', 'torch 2.8', 'cpu'): assert part in said
+
+def test_figures_that_are_there_stay_unless_they_shall_be_redrawn(written):
+    folder, _ = written
+    kept, lost = sorted((folder/'figures').glob('colour-*.png'))[0], sorted((folder/'figures').glob('adversarial-*.png'))[0]
+    drawn = kept.read_bytes()
+    Image.new('RGB', (4, 4)).save(kept); lost.unlink()
+    small = kept.read_bytes()
+    write_report(folder, redraw=False)
+    assert kept.read_bytes() == small and lost.exists()
+    write_report(folder)
+    assert kept.read_bytes() == drawn
 
 def test_a_csv_beside_each_figure(written):
     folder, _ = written
