@@ -136,7 +136,6 @@ def test_everything_is_escaped(tmp_path):
     assert text.count('<script') == 1 and '&lt;script&gt;' in text and evil in Page(text).text
 
 def write_picture(path, size=32):
-    from PIL import Image
     Image.fromarray(np.random.default_rng(0).integers(256, size=(size, size, 3), dtype=np.uint8)).save(path)
 
 def test_pictures_stand_after_their_probe_and_large_ones_shrink(tmp_path):

@@ -64,6 +64,15 @@ def difference(network_of, *what):
         return ((a - b).abs().max()/b.max()).item()
     return run
 
+def from_float64(maps_of, *what):
+    "How far maps are from those of the same network in float64, as a share of the largest value."
+    _, x, y, where = subject(*what)
+    exact_maps = grad_cam(deepcopy(plainly(*what)).double(), x.double(), y, where)[0]
+    return lambda: ((maps_of(*what).double() - exact_maps).abs().max()/exact_maps.max()).item()
+
+def folded_maps(*what): return grad_cam(prepared(*what), *subject(*what)[1:])[0]
+def captum_maps(*what): return captum(*what)()[:, 0]
+
 def case(name, size, n, fast=()):
     what = dict(ours=ours, forward=forward, captum=captum, torchcam=torchcam) | {'pytorch-grad-cam': pytorch_grad_cam}
     rules = [at_most('forward', 1.10), at_least('captum', fast or 1), at_least('torchcam', 1), at_least('pytorch-grad-cam', 3)]
@@ -78,6 +87,9 @@ def maps(name, size, n, network_of=plainly, how=''):
 
 CASES = [case('resnet18', 64, 64), case('resnet50', 64, 32), case('resnet18', 224, 16), case('resnet50', 224, 16, fast=1.8),
          *(maps(name, size, 8, *how) for how in ((), (prepared, ', folded')) for name in ('resnet18', 'resnet50') for size in (64, 224)),
+         *(Case(f'cams rounding {name} {size}', 1, f'Grad-CAM maps, folded, {name}, {size} px, 8 images: difference from float64',
+                dict(ours=partial(from_float64, folded_maps, name, size, 8), captum=partial(from_float64, captum_maps, name, size, 8)),
+                [at_most('captum', 1.5)], once=True) for name in ('resnet18', 'resnet50') for size in (64, 224)),
          Case('cams memory', 1, 'Grad-CAM, resnet50, 224 px, 64 images: extra memory of a call, MB',
               {k: partial(f, 'resnet50', 224, 64) for k, f in dict(ours=ours, captum=captum).items()},
               [at_most('captum', .2)], memory='extra')]

@@ -30,14 +30,14 @@ def alone(*what): return learners(*what, [{name: o} for name, o in objectives().
 def loaders(n, size, bs): return image_loaders(noise(n, size), noise(10, size), bs)
 
 def _photographs(folder, n):
-    "n different JPEGs of 1000 x 750 px, cut from two photographs that come with scikit-learn."
+    "n different JPEGs of 2000 x 1500 px, cut from two photographs that come with scikit-learn."
     from PIL import Image
     from sklearn.datasets import load_sample_images
     photos, draw = [Image.fromarray(o) for o in load_sample_images().images], np.random.default_rng(0)
     for i in range(n):
         width, height = photos[i % 2].size
         left, top = draw.integers(width//4), draw.integers(height//4)
-        photos[i % 2].resize((1000, 750), box=(left, top, left + 3*width//4, top + 3*height//4)).save(folder/f'{i:04d}.jpg', quality=90)
+        photos[i % 2].resize((2000, 1500), box=(left, top, left + 3*width//4, top + 3*height//4)).save(folder/f'{i:04d}.jpg', quality=90)
 
 @cache
 def photographs(n):
@@ -57,4 +57,4 @@ def case(key, text, limit, *what):
                 dict(ours=partial(together, *what)) | {'one by one': partial(alone, *what)}, [at_most('one by one', limit)])
 
 CASES = [case('arithmetic', 'resnet50 and resnet18, 64 px, 128 images, batch 64', .85, partial(loaders, 128, 64, 64), 'resnet50', 'resnet18'),
-         case('decoding', 'resnet_small, 200 JPEGs (1000 x 750) at 32 px, batch 50', .35, partial(files, 200, 32, 50), 'resnet_small', 'resnet_small')]
+         case('decoding', 'resnet_small, 200 JPEGs (2000 x 1500) at 32 px, batch 50', .35, partial(files, 200, 32, 50), 'resnet_small', 'resnet_small')]
