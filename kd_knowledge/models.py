@@ -434,8 +434,9 @@ class _PixelConv(torch.autograd.Function):
         around = [v for n, m in ((w, grad.shape[3]), (h, grad.shape[2])) for v in (-first, -(-n//ctx.stride) + last - m)]
         return F.pixel_shuffle(F.conv2d(F.pad(grad, around), kernel), ctx.stride)[..., :h, :w], None, None, None, None
 
-# %% ../nbs/02_models.ipynb #5830273e
+# %% ../nbs/02_models.ipynb #5da1fc34
 class _PixelStem(nn.Conv2d):
+    "A convolution that strides over pixels, with a fast gradient of them."
     def forward(self, x):
         if not x.requires_grad: return super().forward(x)
         return _PixelConv.apply(x, self.weight, self.bias, self.stride[0], self.padding[0])

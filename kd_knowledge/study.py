@@ -403,8 +403,8 @@ def _ask(asked, name, cast, images, domains, **more):
     if 'domains' in takes: common['domains'] = domains()
     return _probe(name)(cast, images, **{k: v for k, v in common.items() if k in takes} | asked.probe_args.get(name, {}) | more)
 
-# %% ../nbs/12_study.ipynb #1171fb2a
-RESULTS = ['estimates.csv', 'values.csv', 'networks.json', 'images.csv', 'report.html']
+# %% ../nbs/12_study.ipynb #ff37e42d
+RESULTS = ['estimates.csv', 'values.csv', 'headlines.csv', 'networks.json', 'images.csv', 'report.html']
 
 def _looking_steps(asked, trained, load):
     "What is done with trained networks: probes, accuracy, pictures, report."
@@ -414,14 +414,14 @@ def _looking_steps(asked, trained, load):
     pictures = [f'figures/pictures-{p}.png' for p in asked.probes if p not in ('fidelity', 'groups')]
     beside = [Step('accuracy', key('accuracy'), ['accuracy.csv'], partial(_write_accuracy, asked, load), names),
               Step('pictures', key('pictures'), pictures, lambda run: write_pictures(run.path, *load(), asked.probes), names + ['probe bias']*('bias' in asked.probes))]
-    return probes[:2] + beside + probes[2:] + [Step('report', key('report'), RESULTS, lambda run: write_results(run.path, *load(), asked), [s.name for s in probes + beside])]
+    return probes[:2] + beside + probes[2:] + [Step('report', key('report', RESULTS), RESULTS, lambda run: write_results(run.path, *load(), asked), [s.name for s in probes + beside])]
 
 def _write_accuracy(asked, load, run):
     from kd_knowledge.core import default_device, write_table
     cast, images, _ = load()
     write_table(run/'accuracy.csv', cast.accuracy(images, device=default_device(asked.device or None)))
 
-# %% ../nbs/12_study.ipynb #d05e5429
+# %% ../nbs/12_study.ipynb #3b55aee3
 def write_results(
     folder, # the run folder, with the tables and figures of all probes, accuracy.csv and the pictures
     cast, # the `Cast`
@@ -429,14 +429,14 @@ def write_results(
     domains, # a function that gives the domains, name -> `Images`
     asked, # the `Study` or `Probing`
 ):
-    "Write values.csv, estimates.csv, what the report needs to know of networks and images, and the report, from the tables in a run folder."
+    "Write values.csv, estimates.csv, headlines.csv (the rows that verdicts rest on), what the report needs to know of networks and images, and the report, from the tables in a run folder."
     import pandas as pd
     from kd_knowledge.core import write_table
-    from kd_knowledge.report import write_extremes, write_images, write_networks, write_report
+    from kd_knowledge.report import headline, write_extremes, write_images, write_networks, write_report
     folder, sets = Path(folder), {'seen': images, **domains()}
-    for kind in ('values', 'estimates'):
-        tables = [pd.read_csv(folder/'tables'/f'{p}-{kind}.csv', dtype=str, keep_default_na=False) for p in asked.probes]
-        write_table(folder/f'{kind}.csv', pd.concat(tables))
+    values, estimates = [[pd.read_csv(folder/'tables'/f'{p}-{kind}.csv', dtype=str, keep_default_na=False) for p in asked.probes] for kind in ('values', 'estimates')]
+    write_table(folder/'values.csv', pd.concat(values)); write_table(folder/'estimates.csv', pd.concat(estimates))
+    write_table(folder/'headlines.csv', pd.concat([headline(rows, p) for p, rows in zip(asked.probes, estimates)]))
     write_networks(folder, cast, _objectives(asked) if isinstance(asked, Study) else {})
     write_images(folder, sets)
     write_extremes(folder, pd.concat([pd.read_parquet(folder/'probes'/f'{p}.parquet') for p in asked.probes]), sets)
@@ -771,15 +771,13 @@ def _share_out(run, steps):
                 if not run.done(step.name, step.key): _run_step(run, step)
         time.sleep(.1)
 
-# %% ../nbs/12_study.ipynb #8d193b2d
+# %% ../nbs/12_study.ipynb #d437cd77
 def _print_results(folder):
-    "The tables at the end, with the row of each property that its verdict rests on, and where the report is."
+    "The tables at the end, and where the report is; a run that was done before has nothing else to import."
     import pandas as pd
-    from kd_knowledge.report import headline
     accuracy = pd.read_csv(Path(folder)/'accuracy.csv').groupby('network', sort=False).accuracy.agg(['mean', 'min', 'max', 'count'])
     print('\nAccuracy\n' + accuracy.round(3).to_string())
-    found = pd.read_csv(Path(folder)/'estimates.csv')
-    found = pd.concat([headline(found, probe) for probe in found.probe.unique()])
+    found = pd.read_csv(Path(folder)/'headlines.csv', dtype=dict(condition=str))
     shown = 'probe condition metric student value control difference low high verdict'.split()
     print('\nStudent minus independent student (all conditions and metrics: estimates.csv)\n' + found[shown].round(3).to_string(index=False))
     print(f'\nReport: {(Path(folder)/"report.html").resolve()}')

@@ -47,14 +47,15 @@ def small(root, monkeypatch):
         folders = dict(stylized_imagenet=root/'stylized') if 'stylized_imagenet' in study._needed(PRESETS[name]) else {}
         given = asdict(load_preset(name, **folders))
         given |= dict(teacher_weights='', bs=4, n_train=12, n_probe=5, workers=1, device='cpu')
-        if given['size'] == 224: given['size'] = 64
+        if given['size'] == 224:
+            given['size'] = 64
+            if given['probe_args'].get('shift', {}).get('wide'): given['probe_args'] = dict(shift=dict(shifts=[2, 8], wide=True))
         if given['teacher'] == 'vit_b_32': given['teacher_args'] = dict(image_size=64)
         for role in ('teacher', 'student'):
             if given[role] in ('vgg19', 'vgg11'): given[f'{role}_args'] = dict(init_weights=False)
         for k in ('data_args', 'teacher_data'):
             if 'train_groups' in given[k]: given[k] = given[k] | dict(train_groups=[min(g, 2) for g in given[k]['train_groups']])
         if any('train_groups' in given[k] for k in ('data_args', 'teacher_data')): given['n_train'] = None
-        if given['probe_args'].get('shift', {}).get('wide') and given['size']: given['probe_args'] = dict(shift=dict(shifts=[2, 8], wide=True))
         return Study(**given).check().filled()
     return make
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from kd_knowledge.report import _number, _percent, headline, read_run
 from kd_knowledge.study import Study, run_study
@@ -141,7 +142,7 @@ def test_galleries_model_cards_and_parts_are_there(open_page, folder):
         assert page.locator(f'#{probe} .tile img').count() == len(found) == 16 and found.effect.is_monotonic_decreasing
         assert page.locator(f'#{probe} .parts').count() == 2
     sizes = page.locator('.tile img').evaluate_all('images => images.map(i => i.naturalWidth)')
-    assert set(sizes) == {32}
+    assert set(sizes) == {yaml.safe_load((folder/'config.yaml').read_text())['size']}
 
 
 CONTRAST = '''() => {
