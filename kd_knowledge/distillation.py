@@ -154,7 +154,7 @@ class Hint(Objective):
         channels = mine.shape[1], theirs.shape[1]
         self.regressor = nn.Conv2d(*channels, 1) if mine.ndim == 4 else nn.Linear(*channels)
 
-# %% ../nbs/03_distillation.ipynb #0ce8f117
+# %% ../nbs/03_distillation.ipynb #bb779dbd
 def _to_map(net):
     try: return anatomy(net).to_map
     except ValueError: return lambda activation: activation
@@ -168,7 +168,7 @@ def forward(self:Hint, student, teacher, labels, index):
     mine, theirs = self._read(student, teacher)
     if mine.ndim == 4:
         size = min(mine.shape[-2:], theirs.shape[-2:])
-        mine, theirs = F.adaptive_avg_pool2d(mine, size), F.adaptive_avg_pool2d(theirs, size)
+        mine, theirs = [v if v.shape[-2:] == size else F.adaptive_avg_pool2d(v, size) for v in (mine, theirs)]
     return F.mse_loss(self.regressor(mine), theirs)/2
 
 # %% ../nbs/03_distillation.ipynb #028f3323

@@ -27,7 +27,7 @@ import yaml
 from fastcore.basics import patch
 from fastcore.docments import docments
 
-# %% ../nbs/12_study.ipynb #3b8c9214
+# %% ../nbs/12_study.ipynb #ed93cfe8
 PROBES = ['localization', 'adversarial', 'colour', 'crop', 'shift', 'domains', 'bias', 'groups', 'representation', 'boundary', 'fidelity', 'calibration']
 
 @dataclass
@@ -61,7 +61,7 @@ class Study:
     epochs:int = 5 # epochs of each student, 1 or more
     recipe:str = 'one-cycle' # how to train: one-cycle (AdamW), or steps (SGD with momentum, a tenth of the rate after each third: PyTorch's for ImageNet)
     lr:float = None # highest learning rate; for one-cycle 0.01 with our small networks and 0.001 with others, for steps 0.1
-    bs:int = 64 # images in a training batch, and in a probe's where they have more than 64 pixels a side, else 256
+    bs:int = 64 # images in a training batch, and in a probe's where they have more than 64 pixels a side, else 256 (a probe halves it when memory is full)
     probes:list = field(default_factory=list) # which probes to run; all that the data allow
     probe_args:dict = field(default_factory=dict) # arguments of probes, for example {adversarial: {eps: 0.02}}
     seed:int = 0 # of everything: weights, order, augmentation, probes
@@ -376,7 +376,7 @@ def _domain_images(asked, n):
     with _called(data='domain_data', n='n_probe'):
         return domain_images(asked.domain_data or asked.data, asked.domains or None, size=asked.size, n=None if asked.domain_data else n, seed=asked.seed, **given)
 
-# %% ../nbs/12_study.ipynb #1ac8b057
+# %% ../nbs/12_study.ipynb #9aa93bdc
 def _probe_step(asked, name, trained, load):
     "`asked` is a `Study` or a `Probing`, `trained` the steps that made the networks; `load` gives cast, images and domains when they are needed."
     given = asked.probe_args.get(name, {}), asked.domains, asked.domain_data, _what(asked.domain_args)
@@ -401,14 +401,28 @@ def _ask(asked, name, cast, images, domains, **more):
     common = dict(bs=256 if images.size <= 64 else asked.bs, seed=asked.seed, device=default_device(asked.device or None))
     takes = inspect.signature(_probe(name)).parameters
     if 'domains' in takes: common['domains'] = domains()
-    return _probe(name)(cast, images, **{k: v for k, v in common.items() if k in takes} | asked.probe_args.get(name, {}) | more)
+    args = {k: v for k, v in common.items() if k in takes} | asked.probe_args.get(name, {}) | more
+    return _fitting(lambda bs: _probe(name)(cast, images, **args | dict(bs=bs)), args['bs'], name)
 
-# %% ../nbs/12_study.ipynb #ff37e42d
+def _fitting(work, bs, name):
+    "What `work(bs)` gives, in batches of half the size whenever they do not fit into memory."
+    while True:
+        try: return work(bs)
+        except (RuntimeError, MemoryError) as e:
+            if bs == 1 or not _is_full(e): raise
+        bs //= 2
+        print(f'  memory is full: {name} goes on in batches of {bs}')
+
+def _is_full(error):
+    import torch
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or 'DefaultCPUAllocator' in str(error)
+
+# %% ../nbs/12_study.ipynb #72e5ddfb
 RESULTS = ['estimates.csv', 'values.csv', 'headlines.csv', 'networks.json', 'images.csv', 'report.html']
 
 def _looking_steps(asked, trained, load):
     "What is done with trained networks: probes, accuracy, pictures, report."
-    first = ('boundary', 'bias')
+    first = ('boundary', 'bias', 'domains')
     probes = [_probe_step(asked, name, trained, load) for name in sorted(asked.probes, key=lambda p: first.index(p) if p in first else len(first))]
     key, names = partial(_fingerprint, [s.key for s in probes]), [s.name for s in trained]
     pictures = [f'figures/pictures-{p}.png' for p in asked.probes if p not in ('fidelity', 'groups')]
@@ -1020,7 +1034,7 @@ if __name__ == '__main__' and '__file__' in globals():
     from kd_knowledge.study import kd_study as command
     sys.exit(command())
 
-# %% ../nbs/12_study.ipynb #5996202f
+# %% ../nbs/12_study.ipynb #d616d355
 @dataclass
 class Probing:
     "Which networks to probe with which images."
@@ -1037,7 +1051,7 @@ class Probing:
     target:str = 'label' # what is the true class: label, or predicted for the teacher's own top-1 answer
     size:int = 224 # pixels of each side, 1 or more
     n:int = None # how many images, 1 or more; all by default
-    bs:int = 64 # images in a batch where they have more than 64 pixels a side, else 256
+    bs:int = 64 # images in a batch where they have more than 64 pixels a side, else 256; halved when memory is full
     probes:list = field(default_factory=list) # which probes to run; all that the data allow
     probe_args:dict = field(default_factory=dict) # arguments of probes, for example {adversarial: {eps: 0.02}}
     seed:int = 0 # of the probes' random choices
