@@ -30,7 +30,7 @@ FULL = '''
 import resource, sys, psutil, torch
 from kd_knowledge import data, models, probes, study
 torch.set_num_threads(1)
-make = lambda seed: models.create_model('resnet_small', 10, width=64, seed=seed)
+make = lambda seed: models.create_model('resnet_small', 10, width=32, seed=seed)
 cast, images = probes.Cast(make(0), dict(Ind=make(1), KL=make(2))), data.get_images('shapes', 'valid', size=64, n=256)
 ask = lambda images: study._ask(study.Probing(device='cpu'), 'fidelity', cast, images, dict)
 ask(images.subset(range(32)))
@@ -41,7 +41,7 @@ print(ask(images).value.sum().round(3))
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='only Linux limits a process so')
 def test_a_probe_halves_its_batches_when_memory_is_full(fresh):
-    free, full = fresh(FULL), fresh(FULL, 100)
+    free, full = fresh(FULL), fresh(FULL, 60)
     assert free.returncode == full.returncode == 0, full.stderr
     *said, value = full.stdout.splitlines()
     assert said and all(s.startswith('  memory is full: fidelity goes on in batches of ') for s in said) and [value] == free.stdout.splitlines()
