@@ -1,11 +1,14 @@
-"Bar 4: five students of one teacher in one fit, against one fit after the other."
+"Bar 4: five students of one teacher in one fit, against one fit after the other; and other ways to run students that are alike."
 import atexit, contextlib, io, shutil, tempfile
+from copy import deepcopy
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from common import labels, network, noise
-from harness import Case, at_most
+import torch
+import torch.nn.functional as F
+from common import labels, network, noise, pixels
+from harness import Case, at_least, at_most
 from kd_knowledge.data import Images, image_loaders
 from kd_knowledge.distillation import CRD, KL, Hint, distill_learner
 
@@ -56,5 +59,37 @@ def case(key, text, limit, *what):
     return Case(f'cohort {key}', 4, f'five students, {text}',
                 dict(ours=partial(together, *what)) | {'one by one': partial(alone, *what)}, [at_most('one by one', limit)])
 
+def students(name, n, size): return [deepcopy(network(name, seed)).train().to(memory_format=torch.channels_last) for seed in range(n)], pixels(64, size), labels(64)
+
+def one_after_another(*what):
+    "A step's forward and backward passes, as a cohort runs them."
+    nets, x, y = students(*what)
+    def run():
+        for net in nets: net.zero_grad(); F.cross_entropy(net(x), y).backward()
+    return run
+
+def stacked(*what):
+    "The same in one pass through stacked weights."
+    nets, x, y = students(*what)
+    (weights, buffers), plan = torch.func.stack_module_state(nets), deepcopy(nets[0]).to('meta')
+    answer = torch.func.vmap(lambda w, b: torch.func.functional_call(plan, (w, b), (x,)))
+    def run():
+        for w in weights.values(): w.grad = None
+        sum(F.cross_entropy(logits, y) for logits in answer(weights, buffers)).backward()
+    return run
+
+def compiled(*what):
+    nets, x, y = students(*what)
+    fast = [torch.compile(net) for net in nets]
+    def run():
+        for net in fast: net.zero_grad(); F.cross_entropy(net(x), y).backward()
+    return run
+
+def alike(name, n, size):
+    return Case(f'cohort alike {name}', 4, f'a step of {n} students, {name}, {size} px, batch 64',
+                {k: partial(f, name, n, size) for k, f in {'ours': one_after_another, 'torch.func stacking': stacked, 'torch.compile': compiled}.items()},
+                [at_least('torch.func stacking', 1), at_least('torch.compile', 1)])
+
 CASES = [case('arithmetic', 'resnet50 and resnet18, 64 px, 128 images, batch 64', .85, partial(loaders, 128, 64, 64), 'resnet50', 'resnet18'),
-         case('decoding', 'resnet_small, 200 JPEGs (2000 x 1500) at 32 px, batch 50', .35, partial(files, 200, 32, 50), 'resnet_small', 'resnet_small')]
+         case('decoding', 'resnet_small, 200 JPEGs (2000 x 1500) at 32 px, batch 50', .35, partial(files, 200, 32, 50), 'resnet_small', 'resnet_small'),
+         alike('resnet_small', 4, 32), alike('resnet18', 4, 64)]
