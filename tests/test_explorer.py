@@ -18,7 +18,7 @@ from kd_knowledge.invariance import invariance
 from kd_knowledge.localization import localization
 from kd_knowledge.models import create_model
 from kd_knowledge.probes import Cast
-from kd_knowledge.study import kd_probe, kd_study
+from kd_knowledge.study import Study, kd_probe, kd_study
 
 pytest.importorskip('voila', reason='the pages need voila')
 sync_api = pytest.importorskip('playwright.sync_api', reason='the browser is driven by playwright')
@@ -356,9 +356,10 @@ MOVES = dict(Looks=dict(image=5, stage='F2', target='ring', order='KL, strongest
 
 def test_reaction_time(capsys):
     "A move is answered within 200 ms, with networks and images as in the default study."
-    make = lambda width, seed: create_model('resnet_small', 10, width=width, seed=seed).eval()
-    cast = Cast(make(32, 0), dict(Ind=make(16, 1), KL=make(16, 2), Hint=make(16, 3), CRD=make(16, 4)))
-    images = get_images('shapes', 'valid', n=64)
+    study = Study().filled()
+    make = lambda name, args, seed: create_model(name, 10, **args, seed=seed).eval()
+    cast = Cast(make(study.teacher, study.teacher_args, 0), {name: make(study.student, study.student_args, i) for i, name in enumerate(['Ind', *study.objectives], 1)})
+    images = get_images(study.data, 'valid', n=64, size=study.size, **study.data_args)
     few = images.subset(range(32))
     scene = Scene(cast, images, pd.concat([localization(cast, few), invariance(cast, few, colours=(.2, .4), crops=(.5,), shifts=(4,))]))
     def moved(explorer, name, value):
