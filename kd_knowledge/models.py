@@ -434,23 +434,48 @@ class _PixelConv(torch.autograd.Function):
         around = [v for n, m in ((w, grad.shape[3]), (h, grad.shape[2])) for v in (-first, -(-n//ctx.stride) + last - m)]
         return F.pixel_shuffle(F.conv2d(F.pad(grad, around), kernel), ctx.stride)[..., :h, :w], None, None, None, None
 
-# %% ../nbs/02_models.ipynb #5da1fc34
+# %% ../nbs/02_models.ipynb #5dca09b7
 class _PixelStem(nn.Conv2d):
     "A convolution that strides over pixels, with a fast gradient of them."
     def forward(self, x):
         if not x.requires_grad: return super().forward(x)
         return _PixelConv.apply(x, self.weight, self.bias, self.stride[0], self.padding[0])
 
-def _pixel_stem(conv):
-    "The same convolution, with the same parameters and hooks."
-    stem = copy(conv); stem.__class__ = _PixelStem
-    return stem
+def _is_plain(m): return type(m) is nn.Conv2d and m.groups == 1 and m.padding_mode == 'zeros' and not isinstance(m.padding, str)
 
 def _strides_over_pixels(m):
-    plain = type(m) is nn.Conv2d and m.in_channels <= 3 and m.groups == 1 and m.dilation == (1, 1) and m.padding_mode == 'zeros'
-    return plain and m.stride[0] == m.stride[1] > 1 and m.kernel_size[0] == m.kernel_size[1] and m.padding in [(p, p) for p in range(m.kernel_size[0])]
+    square = m.stride[0] == m.stride[1] > 1 and m.kernel_size[0] == m.kernel_size[1] and m.padding in [(p, p) for p in range(m.kernel_size[0])]
+    return square and m.in_channels <= 3 and m.dilation == (1, 1)
 
-# %% ../nbs/02_models.ipynb #a37efb48
+def _as(conv, kind):
+    "The same convolution, with the same parameters and hooks, as a module of another kind."
+    other = copy(conv); other.__class__ = kind
+    return other
+
+# %% ../nbs/02_models.ipynb #95f5bedd
+def _as_matrix(conv, size):
+    "The matrix (P O) x (Q C) that maps of `size`, with Q pixels, are multiplied with to give P pixels."
+    pixels = torch.arange(1., 1 + size.numel()).view(1, 1, *size)
+    seen = F.unfold(pixels, conv.kernel_size, conv.dilation, conv.padding, conv.stride)[0].long() # the pixel under each tap, for each of the P; 0 is the border
+    where = F.one_hot(seen, 1 + size.numel())[..., 1:].to(conv.weight)
+    return torch.einsum('oct,tpq->poqc', conv.weight.flatten(2), where).flatten(2).flatten(0, 1)
+
+class _SmallMapConv(nn.Conv2d):
+    "A convolution that is one product of matrices on maps so small that the matrix has at most twice the kernel's numbers."
+    def forward(self, x):
+        taken = x.shape[2:]
+        given = torch.Size((n + 2*p - d*(k - 1) - 1)//s + 1 for n, p, d, k, s in zip(taken, self.padding, self.dilation, self.kernel_size, self.stride))
+        if x.ndim < 4 or taken.numel()*given.numel() > 2*math.prod(self.kernel_size): return super().forward(x)
+        bias = None if self.bias is None else self.bias.repeat(given.numel())
+        return F.linear(x.permute(0, 2, 3, 1).flatten(1), self._matrix(taken), bias).unflatten(1, (*given, -1)).permute(0, 3, 1, 2)
+
+    def _matrix(self, size):
+        "Made once for maps of a size, as long as the module lives."
+        if size not in self.__dict__.setdefault('matrices', {}):
+            with torch.inference_mode(False), torch.no_grad(): self.matrices[size] = _as_matrix(self, size)
+        return self.matrices[size]
+
+# %% ../nbs/02_models.ipynb #57328c0c
 def _norms_behind(net, keep):
     "Name of a convolution -> name of the batch norm that alone takes what it gives; none where the network cannot be traced."
     if not any(type(m) is nn.BatchNorm2d for m in net.modules()): return {}
@@ -465,9 +490,10 @@ def _folds(net, keep):
     pairs = _norms_behind(net, keep)
     fused = lambda *pair: fuse_conv_bn_eval(*map(net.get_submodule, pair)).to(memory_format=torch.channels_last)
     folds = {conv: fused(conv, norm) for conv, norm in pairs.items()} | {norm: nn.Identity() for norm in pairs.values()}
-    return folds | {name: _pixel_stem(folds.get(name, m)) for name, m in net.named_modules() if name not in keep and _strides_over_pixels(m)}
+    kinds = {name: _PixelStem if _strides_over_pixels(m) else _SmallMapConv for name, m in net.named_modules() if name not in keep and _is_plain(m)}
+    return folds | {name: _as(folds.get(name, net.get_submodule(name)), kind) for name, kind in kinds.items()}
 
-# %% ../nbs/02_models.ipynb #e9c2820b
+# %% ../nbs/02_models.ipynb #15f30191
 def _swap(net, modules):
     "Put modules in their places, by name; returns what was there."
     before = {name: net.get_submodule(name) for name in modules}
@@ -483,8 +509,8 @@ def folded(
     x:torch.Tensor, # some pixels N x 3 x H x W: the answers to them must stay the same
     *keep:str, # full names of convolutions that stay as they are, because somebody reads them
 ):
-    """Inside the block `net` is `frozen`, its batch norms are folded into the convolutions before them, and the gradient of pixels is fast where a convolution strides over
-    them, unless its logits would change by more than rounding."""
+    """Inside the block `net` is `frozen`, its batch norms are folded into the convolutions before them, convolutions of the smallest maps are products of matrices, and the
+    gradient of pixels is fast where a convolution strides over them, unless its logits would change by more than rounding."""
     with frozen(net):
         folds = _folds(net, keep)
         if not folds: yield net; return

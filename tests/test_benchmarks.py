@@ -16,6 +16,7 @@ CASES = [
     Case('tiny slow', 1, 'twice as long', dict(ours=sleeps(.02), forward=sleeps(.01), late=sleeps(.04)), [at_most('forward', 1.1), at_least('late', 1)]),
     Case('tiny gone', 2, 'beside nobody', dict(ours=sleeps(.001), gone=absent, broken=breaks), [at_least('gone', 2), at_least('broken', 2)]),
     Case('tiny number', 3, 'a number', dict(error=lambda: lambda: 1e-7), [exact('error', 1e-6)], once=True),
+    Case('tiny nowhere', 3, 'a number of nobody', dict(error=absent), [exact('error', 1e-6)], once=True),
     Case('tiny memory', 3, 'a hundred against ten MB', dict(ours=holds_on(100), small=holds_on(10)), [at_most('small', 2)], memory='extra'),
     Case('tiny shares', 8, 'seconds each', dict(ours=sleeps(.04), few=sleeps(.01)), [at_most('few', 1.5)], per=dict(ours=8, few=1)),
     Case('late failure', 10, 'ours breaks', dict(ours=breaks, forward=sleeps(.001)), [at_most('forward', 1.1)]),
@@ -35,14 +36,14 @@ def bench(root, tmp_path_factory):
     return run
 
 @pytest.fixture(scope='module')
-def first(bench): return bench('--only', 'tiny slow', 'tiny gone', 'tiny number', 'tiny shares')
+def first(bench): return bench('--only', 'tiny slow', 'tiny gone', 'tiny number', 'tiny nowhere', 'tiny shares')
 
 def of(table, text): return table[table.case == text].set_index('peer_name')
 
 def test_writes_the_table_the_machine_and_the_figure(first, tmp_path_factory):
     res, table = first
     assert res.returncode == 0, res.stderr
-    assert list(table) == COLUMNS and len(table) == 6
+    assert list(table) == COLUMNS and len(table) == 7
     folder = tmp_path_factory.getbasetemp()/'tiny0'
     machine = json.loads((folder/'machine.json').read_text())
     assert {'date', 'cpu', 'cores', 'threads', 'memory_GB', 'versions', 'repeats'} <= machine.keys() and machine['threads'] == 1 and machine['versions']['torch']
@@ -63,6 +64,7 @@ def test_a_peer_that_is_missing_or_breaks_is_not_measured(first):
     gone = first[1][first[1].case == 'beside nobody']
     assert set(gone.holds) == {'not measured'} and gone.ratio.isna().all()
     assert set(gone.peer_name) == {'gone: it is not installed', 'broken: ZeroDivisionError: division by zero'}
+    assert of(first[1], 'a number of nobody').holds.to_dict() == {'error: it is not installed': 'not measured'}
 
 def test_numbers_and_shares(first):
     assert of(first[1], 'a number').loc['error', ['ratio', 'holds']].tolist() == [1e-7, 'yes']

@@ -7,7 +7,7 @@ import torch
 from common import labels, network, pixels
 from harness import Case, at_least, at_most, exact
 from kd_knowledge.localization import grad_cam
-from kd_knowledge.models import anatomy, folded
+from kd_knowledge.models import _SmallMapConv, anatomy, folded
 
 blocks = ExitStack()
 
@@ -33,6 +33,15 @@ def ours(*what):
 
 def forward(*what):
     net, x = prepared(*what), subject(*what)[1]
+    @torch.inference_mode()
+    def run(): net(x)
+    return run
+
+def convolutions(*what):
+    "The same without matrices in the place of convolutions of small maps."
+    net, x = deepcopy(prepared(*what)), subject(*what)[1]
+    for m in net.modules():
+        if type(m) is _SmallMapConv: m.__class__ = torch.nn.Conv2d
     @torch.inference_mode()
     def run(): net(x)
     return run
@@ -86,6 +95,8 @@ def maps(name, size, n, network_of=plainly, how=''):
                 [exact(text, 1e-5)], once=True)
 
 CASES = [case('resnet18', 64, 64), case('resnet50', 64, 32), case('resnet18', 224, 16), case('resnet50', 224, 16, fast=1.8),
+         Case('cams small maps', 1, 'forward pass, folded, resnet18, 64 px, 64 images', {'ours': partial(forward, 'resnet18', 64, 64),
+              'convolutions of small maps': partial(convolutions, 'resnet18', 64, 64)}, [at_least('convolutions of small maps', 1)]),
          *(maps(name, size, 8, *how) for how in ((), (prepared, ', folded')) for name in ('resnet18', 'resnet50') for size in (64, 224)),
          *(Case(f'cams rounding {name} {size}', 1, f'Grad-CAM maps, folded, {name}, {size} px, 8 images: difference from float64',
                 dict(ours=partial(from_float64, folded_maps, name, size, 8), captum=partial(from_float64, captum_maps, name, size, 8)),

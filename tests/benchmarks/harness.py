@@ -76,7 +76,7 @@ def once(call):
 def rounds(case, calls, repeats):
     "name -> the measures of every round; each round begins with another contestant. Short ones go on for ROUNDS_S seconds, as a machine is never quite at rest."
     names, found, start = list(calls), {name: [] for name in calls}, time.perf_counter()
-    for i in range(1 if case.once else 10*repeats):
+    for i in range((1 if case.once else 10*repeats)*bool(names)):
         if i >= repeats and time.perf_counter() - start > ROUNDS_S: break
         for name in names[i % len(names):] + names[:i % len(names)]: found[name].append(once(calls[name])/case.per.get(name, 1))
     return found

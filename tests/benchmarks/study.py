@@ -15,8 +15,10 @@ def minutes(*command, cwd=None, **environment):
     return (time.perf_counter() - start)/60
 
 def command(name):
-    found = shutil.which(name, path=f'{Path(sys.executable).parent}:')
-    if not found: raise Missing(f'{name} is not installed beside {sys.executable}')
+    "A command of this environment, or of the one that `make test` works in."
+    places = Path(sys.executable).parent, ROOT/'.venv'/'bin'
+    found = shutil.which(name, path=os.pathsep.join(map(str, places)))
+    if not found: raise Missing(f'{name} is neither beside {sys.executable} nor in .venv, where make check installs it')
     return found
 
 def study():
