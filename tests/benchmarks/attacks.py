@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from common import network, pixels
 from harness import Case, at_least, at_most, exact
-from kd_knowledge.adversarial import fgsm
+from kd_knowledge.probes.adversarial import fgsm
 from kd_knowledge.models import folded, frozen
 
 STEPS, blocks = 5, ExitStack()

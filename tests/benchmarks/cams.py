@@ -6,8 +6,9 @@ from functools import cache, partial
 import torch
 from common import labels, network, pixels
 from harness import Case, at_least, at_most, exact
-from kd_knowledge.localization import grad_cam
-from kd_knowledge.models import _SmallMapConv, anatomy, folded
+from kd_knowledge.probes.localization import grad_cam
+from kd_knowledge.models.folding import _SmallMapConv
+from kd_knowledge.models import anatomy, folded
 
 blocks = ExitStack()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from harness import Missing
-from kd_knowledge.core import generator
+from kd_knowledge.torch_core import generator
 from kd_knowledge.data import Images
 from kd_knowledge.models import create_model
 

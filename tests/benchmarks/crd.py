@@ -8,7 +8,7 @@ from unittest.mock import patch
 import torch
 from common import checkout, labels
 from harness import Case, at_least, at_most, exact
-from kd_knowledge.core import generator
+from kd_knowledge.torch_core import generator
 from kd_knowledge.data import Images
 from kd_knowledge.distillation import CRD
 

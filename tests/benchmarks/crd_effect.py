@@ -5,7 +5,7 @@ from pathlib import Path
 from kd_knowledge.core import write_table
 from kd_knowledge.data import domains, get_dls
 from kd_knowledge.distillation import CRD, classifier_learner, distill_learner
-from kd_knowledge.domains import consensus
+from kd_knowledge.probes.domains import consensus
 from kd_knowledge.models import create_model
 from kd_knowledge.probes import Cast
 

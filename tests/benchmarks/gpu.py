@@ -15,16 +15,16 @@ from cohort import objectives
 from common import network, noise
 from growth import known
 from harness import HERE, Case, Rule, exact, machine, measure, merged
-from kd_knowledge.adversarial import adversarial
-from kd_knowledge.bias import group_bias, shape_bias
-from kd_knowledge.boundary import boundary
+from kd_knowledge.probes.adversarial import adversarial
+from kd_knowledge.probes.bias import group_bias, shape_bias
+from kd_knowledge.probes.boundary import boundary
 from kd_knowledge.data import image_loaders
 from kd_knowledge.distillation import distill_learner
-from kd_knowledge.domains import consensus
-from kd_knowledge.invariance import invariance
-from kd_knowledge.localization import localization
+from kd_knowledge.probes.domains import consensus
+from kd_knowledge.probes.invariance import invariance
+from kd_knowledge.probes.localization import localization
 from kd_knowledge.probes import Cast, calibration, fidelity
-from kd_knowledge.representation import representation
+from kd_knowledge.probes.representation import representation
 
 DEVICE, SIZE, BATCH, BATCHES, N_PROBED = 'cuda', 224, 64, 20, 5000
 IMAGES = BATCH*BATCHES

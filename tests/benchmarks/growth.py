@@ -7,15 +7,15 @@ from cohort import loaders
 from common import network, noise
 from fastai.callback.core import Callback
 from harness import Case, at_most
-from kd_knowledge.adversarial import adversarial
-from kd_knowledge.bias import group_bias, shape_bias
-from kd_knowledge.boundary import boundary
+from kd_knowledge.probes.adversarial import adversarial
+from kd_knowledge.probes.bias import group_bias, shape_bias
+from kd_knowledge.probes.boundary import boundary
 from kd_knowledge.distillation import KL, distill_learner
-from kd_knowledge.domains import consensus
-from kd_knowledge.invariance import invariance
-from kd_knowledge.localization import localization
+from kd_knowledge.probes.domains import consensus
+from kd_knowledge.probes.invariance import invariance
+from kd_knowledge.probes.localization import localization
 from kd_knowledge.probes import Cast, calibration, fidelity
-from kd_knowledge.representation import representation
+from kd_knowledge.probes.representation import representation
 
 FEW, MANY, SIZE = 1000, 16_000, 16
 

@@ -7,7 +7,7 @@ from common import network, noise
 from harness import Case, at_least, at_most, exact
 from kd_knowledge.models import anatomy, taps
 from kd_knowledge.probes import Cast
-from kd_knowledge.representation import cka_matrices
+from kd_knowledge.probes.representation import cka_matrices
 from torch.utils.data import DataLoader, TensorDataset
 
 BATCH, TEACHER, STUDENT = 128, 'resnet50', 'resnet18'

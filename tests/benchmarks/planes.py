@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import torch
 from common import checkout, network, noise
 from harness import Case, at_least, at_most, exact
-from kd_knowledge.boundary import boundary, plane, triplets
+from kd_knowledge.probes.boundary import boundary, plane, triplets
 from kd_knowledge.probes import Cast
 
 NET, POINTS, SIZE = 'resnet18', 50, 32

@@ -4,11 +4,11 @@ from functools import cache, partial
 import torch
 from crd_effect import fit
 from harness import Case, exact
-from kd_knowledge.adversarial import fgsm
+from kd_knowledge.probes.adversarial import fgsm
 from kd_knowledge.data import get_dls
 from kd_knowledge.distillation import KL, classifier_learner, distill_learner
 from kd_knowledge.models import create_model
-from kd_knowledge.study import Study
+from kd_knowledge.study.config import Study
 
 @cache
 def subject(n_valid):

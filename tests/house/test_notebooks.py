@@ -1,0 +1,42 @@
+"The committed notebooks are small, begin as they should, and hold nothing that changes with every run."
+import ast, json
+from pathlib import Path
+import pytest
+
+NBS = Path(__file__).resolve().parents[2]/'nbs'
+NOTEBOOKS = sorted(p for p in NBS.rglob('*.ipynb') if not any(o[0] in '._' for o in p.relative_to(NBS).parts))
+IMPORTS = ast.Import, ast.ImportFrom
+
+def source(cell): return ''.join(cell['source'])
+
+def exported(nb): return [source(c) for c in nb['cells'] if c['cell_type'] == 'code' and source(c).startswith('#| export')]
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: str(p.relative_to(NBS)))
+def path(request): return request.param
+
+@pytest.fixture
+def nb(path): return json.loads(path.read_text(encoding='utf-8'))
+
+def test_there_are_notebooks(): assert NOTEBOOKS
+
+def test_is_small(path): assert path.stat().st_size < 300_000
+
+def test_holds_no_widget_state(path, nb):
+    assert 'widgets' not in nb['metadata']
+    assert 'application/vnd.jupyter.widget' not in path.read_text(encoding='utf-8')
+
+def test_holds_its_sources_in_lines_that_can_be_compared(nb): assert all(isinstance(c['source'], list) for c in nb['cells'])
+
+def test_begins_with_a_title_and_a_quoted_line(nb):
+    first = nb['cells'][0]
+    lines = [o for o in source(first).splitlines() if o.strip()]
+    assert first['cell_type'] == 'markdown' and lines[0].startswith('# ') and lines[1].startswith('> ')
+
+def test_holds_no_error(nb):
+    assert not [o for c in nb['cells'] for o in c.get('outputs', []) if o['output_type'] == 'error']
+
+def test_exported_imports_are_in_cells_of_their_own(nb):
+    for code in exported(nb):
+        kinds = {isinstance(o, IMPORTS) for o in ast.parse(code).body}
+        assert len(kinds) < 2, f'imports beside other code in the cell that begins with\n{code[:200]}'
+        assert 'import *' not in code

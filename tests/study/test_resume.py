@@ -1,0 +1,161 @@
+"A study that is killed again and again ends with the numbers of one that ran through."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from kd_knowledge.study.config import Study
+from kd_knowledge.study.run import Worker
+from kd_knowledge.cli import kd_study
+
+TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03, probe_args='{adversarial: {eps: 0.1}}', device='cpu')
+
+KILLER = r'''
+"Run a study through, then again with kills. This process imports everything and computes nothing; each run is a fork of it."
+import json, os, random, signal, sys, time, warnings
+from pathlib import Path
+warnings.simplefilter('ignore')
+os.cpu_count = lambda: 2 # one thread for a run alone, and for each of two workers
+from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, report
+from kd_knowledge.study.config import Study
+from kd_knowledge.study.run import Worker
+from kd_knowledge.cli import kd_study
+
+top, argv, rng = Path(sys.argv[1]), sys.argv[2:], random.Random(0)
+WORKERS = [1, 1, 2, 1, 1, 2, 1, 1, 2, 1]
+
+def start(folder, workers):
+    pid = os.fork()
+    if pid: return pid
+    log = os.open(top/'log.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1); os.dup2(log, 2)
+    status = 1
+    try: status = kd_study([*argv, '--workers', str(workers), '--out', str(folder)])
+    except BaseException: import traceback; traceback.print_exc()
+    finally: sys.stdout.flush(); os._exit(status)
+
+def wait(pid, seconds, ready=lambda: True):
+    "The status of a run: its exit status, or minus the signal that ended it; it is killed `seconds` after it is ready."
+    end = None
+    while end is None or time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done: return os.waitstatus_to_exitcode(status)
+        if end is None and ready(): end = time.monotonic() + seconds
+        time.sleep(.005)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def steps(folder): return [p.stem for p in (folder/'steps').glob('*.json')]
+
+begin = time.monotonic()
+assert wait(start(top/'through', 1), 300) == 0, (top/'log.txt').read_text()
+length, n = time.monotonic() - begin, len(steps(top/'through'))
+
+killed, folder = [], top/'killed-0'
+for i, workers in enumerate(WORKERS):
+    wanted = int(n*(i + rng.random())/len(WORKERS))
+    status = wait(start(folder, workers), .03*length*rng.random(), lambda: len(steps(folder)) >= wanted)
+    left = [str(p.relative_to(folder)) for p in folder.rglob('*') if '.part' in p.name]
+    killed.append(dict(status=status, workers=workers, steps=sorted(steps(folder)), left=left))
+    if status == 0: folder = top/f'killed-{i + 1}' # it was through before the kill: begin another
+assert wait(start(folder, 1), 300) == 0, (top/'log.txt').read_text()
+print(json.dumps(dict(killed=killed)))
+'''
+
+
+def arguments(out=None, **options):
+    return [w for k, v in {**TINY, **options, **(dict(out=out) if out else {})}.items() for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]]
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "A folder with an uninterrupted run, `through`, and killed ones, and what happened to these."
+    top = tmp_path_factory.mktemp('resume')
+    res = subprocess.run([sys.executable, '-c', KILLER, top, *arguments()], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=500)
+    assert res.returncode == 0, res.stderr[-3000:]
+    return top, json.loads(res.stdout.splitlines()[-1])
+
+
+def results(folder): return sorted(p.relative_to(folder) for p in folder.rglob('*') if p.suffix in ('.csv', '.parquet', '.safetensors') and not p.name.startswith('.'))
+
+
+def test_the_kills(runs):
+    "Most of the ten runs were really killed, in training, in the probes and near the end."
+    top, said = runs
+    killed = [k for k in said['killed'] if k['status'] == -9]
+    assert {k['status'] for k in said['killed']} <= {-9, 0} and len(killed) >= 8, said
+    assert {k['workers'] for k in killed} == {1, 2} and len({len(k['steps']) for k in killed}) >= 4
+    assert any(not [s for s in k['steps'] if s.startswith('probe')] for k in killed) and any([s for s in k['steps'] if s.startswith('probe')] for k in killed)
+    assert not any('report' in k['steps'] for k in killed)
+
+
+def killed_runs(top): return [f for f in sorted(top.glob('killed-*')) if (f/'report.html').exists()]
+
+
+def test_the_same_numbers(runs):
+    top, _ = runs
+    wanted = results(top/'through')
+    assert {str(p) for p in wanted} >= {'estimates.csv', 'values.csv', 'accuracy.csv', 'probes/colour.parquet', 'models/KL_star-1.safetensors'}
+    assert killed_runs(top)
+    for folder in killed_runs(top):
+        assert results(folder) == wanted
+        for p in wanted:
+            a, b = top/'through'/p, folder/p
+            if p.suffix == '.csv': assert a.read_bytes() == b.read_bytes(), p
+            elif p.suffix == '.parquet': pd.testing.assert_frame_equal(pd.read_parquet(a), pd.read_parquet(b), check_exact=True)
+            else: same_tensors(load_file(a), load_file(b), p)
+
+
+def same_tensors(a, b, name):
+    assert a.keys() == b.keys() and all(a[k].equal(b[k]) for k in a), name
+
+
+def test_no_leftover_is_a_result(runs):
+    "What a killed run had half written is hidden, is named in no record and is not in the report's way."
+    top, _ = runs
+    for folder in killed_runs(top):
+        named = [f for p in (folder/'steps').glob('*.json') for f in json.loads(p.read_text())['files']]
+        assert len(named) > 20 and all((folder/f).stat().st_size for f in named) and not [f for f in named if '.part' in f]
+        assert all(p.name.startswith('.') for p in folder.rglob('*') if '.part' in p.name)
+
+
+def test_a_second_call_does_nothing(runs, fresh):
+    top, _ = runs
+    folder = killed_runs(top)[-1]
+    state = lambda: {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*') if p.is_file() and p.name != '.lock'}
+    before = state()
+    res = fresh('from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())', *arguments(folder, workers=1))
+    assert res.returncode == 0 and res.stderr == '', res.stderr[-2000:]
+    assert state() == before and res.seconds < 10
+    done = [line for line in res.stdout.splitlines() if line.startswith('  done before')]
+    assert len(done) == len(list((folder/'steps').glob('*.json'))) and ' s   ' not in res.stdout.split('Accuracy')[0]
+    assert res.stdout.splitlines()[-1] == f'Report: {folder/"report.html"}'
+
+
+def test_two_runs_at_once(tmp_path, capsys):
+    "While one works in the folder, the second says so and stops; the first is not disturbed."
+    code = 'from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())'
+    argv = arguments(tmp_path/'run', workers=1, probes='colour', seeds=1, epochs=1, objectives='{KL: {}}')
+    first = subprocess.Popen([sys.executable, '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path/'run'/'config.yaml').exists() and first.poll() is None: time.sleep(.01)
+        first.send_signal(signal.SIGSTOP)
+        assert kd_study(argv) == 2
+        said = capsys.readouterr()
+        assert said.out == '' and said.err.startswith('kd_study: out: another run is working in') and len(said.err.splitlines()) == 1
+    finally: first.send_signal(signal.SIGCONT)
+    assert first.wait(timeout=120) == 0, first.stderr.read()
+    assert (tmp_path/'run'/'report.html').exists()
+    first.stderr.close()
+
+
+def test_a_worker_keeps_to_its_threads(tmp_path, monkeypatch):
+    "Also where the environment gives MKL more of them, which PyTorch would follow: two workers with two threads each on two cores take many times as long."
+    monkeypatch.setenv('MKL_NUM_THREADS', '2')
+    worker = Worker(Study(out=str(tmp_path)), 1, 0)
+    try: env = dict(v.split('=', 1) for v in Path(f'/proc/{worker.process.pid}/environ').read_text().split('\0') if '=' in v)
+    finally: worker.close()
+    threads = subprocess.run([sys.executable, '-c', 'import torch; print(torch.get_num_threads())'], env=env, capture_output=True, text=True)
+    assert threads.stdout == '1\n', threads.stderr
