@@ -12,6 +12,7 @@ from copy import deepcopy
 from functools import partial
 
 # %% ../../nbs/32_distillation.cohort.ipynb #13b34a62
+import fastai.callback.channelslast, fastai.callback.fp16, fastai.callback.progress, fastai.callback.schedule, fastai.callback.training
 import pandas as pd
 import torch
 import torch.nn.functional as F
