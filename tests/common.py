@@ -1,4 +1,4 @@
-"What several test files use: a check of an error's one line, a network that breaks, and marks for what a machine may lack."
+"What several test files use: a check of an error's line, a network that breaks, marks for what a machine may lack."
 import shutil
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from kd_knowledge.core import KDError
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 FASHION = Path('/usr/share/datasets/fashion-mnist')  # where Debian's package puts Fashion-MNIST
 
-# A reason that ends with `brings it` names a thing that can be had: `.ci/run` has it, and skips nothing for such a reason.
+# A reason that ends with `brings it` names a thing that can be had: `.ci/run` brings it, and skips nothing.
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason='no browser: apt-get install chromium brings it')
 needs_fashion = pytest.mark.skipif(not any(FASHION.glob('t10k-images-idx3-ubyte*')),
                                    reason='no Fashion-MNIST: apt-get install dataset-fashion-mnist brings it')
