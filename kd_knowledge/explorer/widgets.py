@@ -30,7 +30,8 @@ from ..torch_core import generator
 from ..data.augment import adjust_colours, random_resized_crop
 from ..models.anatomy import anatomy
 from ..probes.core import table
-from ..probes.evidence import colour, UNITS
+from ..probes.core import probe_of
+from ..probes.evidence import colour
 from ..probes.localization import cosine, grad_cam, mask_scores, resize_maps
 from ..probes.adversarial import adversarial, fgsm
 from ..probes.boundary import plane, triplets
@@ -524,7 +525,7 @@ def _draw_control(ax, row, ends, y):
     ax.text(sum(ends)/2, LOW - .05, row.condition, ha='center', va='top', fontsize=7)
 
 def _draw_scale(ax, part, ends, y):
-    factor = 1 if part.metric.iloc[0] in UNITS else 100
+    factor = 1 if part.metric.iloc[0] in probe_of(part.probe.iloc[0]).units else 100
     ax.plot([LEFT, LEFT, RIGHT], [HIGH, LOW, LOW], color='#444444', lw=.8)
     for v in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*ends)[1:-1]: ax.text(LEFT - .05, y(v), f'{factor*v:.3g}', ha='right', va='center', fontsize=7)
     for i, name in enumerate([*part.student.unique(), 'Ind']): ax.text(RIGHT + .1, HIGH - .1 - .14*i, name, fontsize=8, color=colour(name))
