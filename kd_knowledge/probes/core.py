@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'SAMPLES', 'PLACES', 'PROBES', 'Member', 'Cast', 'table', 'summary', 'Probe', 'register_probe', 'probe_of']
 
-# %% ../../nbs/40_probes.core.ipynb #906dc886
+# %% ../../nbs/40_probes.core.ipynb #6fede5ed
 import inspect
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass, field
+from string import Formatter
 
 # %% ../../nbs/40_probes.core.ipynb #90b3ea91
 import numpy as np
@@ -36,16 +37,17 @@ class Member:
         "Its name and seed, by which `Cast.logits` and all that follows from it is looked up."
         return self.model, self.seed
 
-# %% ../../nbs/40_probes.core.ipynb #6b6dfb05
+# %% ../../nbs/40_probes.core.ipynb #4248203f
 class Cast:
     "A teacher, its students and their controls."
     def __init__(self,
         teacher:nn.Module, # pixels N x 3 x H x W in [0, 1] in, logits N x n_classes out
-        students:dict, # name -> network, list of networks (seeds 0, 1, ...) or dict seed -> network; one name is `independent`
+        students:dict, # name -> network, list of them (seeds 0, 1, ...) or dict seed -> network; one is `independent`
         others:dict=None, # name -> network: further controls such as `T*` and `foreign`
         independent:str='Ind', # the name of the students that had no teacher
     ):
-        require(independent in students, 'students', f'no {independent!r} among {list(students)}, so there is nothing to compare with',
+        require(independent in students, 'students',
+                f'no {independent!r} among {list(students)}, so there is nothing to compare with',
                 'Add students of the same architecture that were trained without the teacher')
         self.teacher, self.independent, self._logits = teacher, independent, {}
         self.networks = [Member('T', 'teacher', 0, teacher)]
@@ -53,7 +55,7 @@ class Cast:
         for name, net in (others or {}).items(): self._add(name, 'control', net)
         self._check_classes()
 
-# %% ../../nbs/40_probes.core.ipynb #1dbf49d7
+# %% ../../nbs/40_probes.core.ipynb #e54ed43f
 @patch
 def _add(self:Cast, name, role, nets):
     if isinstance(nets, nn.Module): nets = [nets]
@@ -65,7 +67,8 @@ def _add(self:Cast, name, role, nets):
 def _check_classes(self:Cast):
     n = n_classes(self.teacher)
     for m in self.networks:
-        require(n_classes(m.net) == n, m.model, f'it has {n_classes(m.net)} classes, the teacher {n}', 'Give networks for the same classes')
+        require(n_classes(m.net) == n, m.model, f'it has {n_classes(m.net)} classes, the teacher {n}',
+                'Give networks for the same classes')
 
 # %% ../../nbs/40_probes.core.ipynb #91d168de
 @patch
@@ -80,7 +83,23 @@ def students(self:Cast) -> list:
     "All members that were trained as students, the independent ones first in line with the others."
     return [m for m in self.networks if m.role == 'student' or m.model == self.independent]
 
-# %% ../../nbs/40_probes.core.ipynb #7f0fff5d
+# %% ../../nbs/40_probes.core.ipynb #ae37e3d5
+@patch(as_prop=True)
+def names(self:Cast) -> list:
+    "The names in the cast, each once, the teacher's first."
+    return list(dict.fromkeys(m.model for m in self.networks))
+
+@patch(as_prop=True)
+def firsts(self:Cast) -> list:
+    "The first network of each name, as pictures show them."
+    return [self.of(name)[0] for name in self.names]
+
+@patch(as_prop=True)
+def compared(self:Cast) -> list:
+    "The names that a picture sets beside the teacher: all but `foreign` and what belongs to `T*`."
+    return [m.model for m in self.firsts if m.role != 'teacher' and m.model != 'foreign' and not m.model.endswith('*')]
+
+# %% ../../nbs/40_probes.core.ipynb #0b3b4952
 def _home(net):
     "The device of a network and the layout of its weights in memory."
     last = any(p.ndim == 4 and not p.is_contiguous() for p in net.parameters())
@@ -90,11 +109,11 @@ def _home(net):
 @contextmanager
 def run(self:Cast,
     device=None, # where to run the networks; None leaves them where they are
-    images=None, # an `Images` that shall be answered fast: batch norms are `folded`, if that keeps the answers to two of them; None leaves the norms
+    images=None, # an `Images` to be answered fast, by networks `folded` for two of them; None leaves the batch norms
     keep=(), # full names of convolutions that are not folded
 ):
-    """Inside the block every network is in eval mode, without gradients for its weights, on `device`, with channels last in memory, as convolutions
-    are fastest; afterwards all is as it was."""
+    """Inside the block every network is in eval mode, without gradients for its weights, on `device`, with channels
+    last in memory, as convolutions are fastest; afterwards all is as it was."""
     homes = [_home(m.net) for m in self.networks]
     with ExitStack() as stack:
         for m in self.networks: stack.enter_context(frozen(m.net))
@@ -108,13 +127,13 @@ def run(self:Cast,
         finally:
             for m, (home, layout) in zip(self.networks, homes): m.net.to(home, memory_format=layout)
 
-# %% ../../nbs/40_probes.core.ipynb #e1c520f7
+# %% ../../nbs/40_probes.core.ipynb #0da1854e
 @patch
 def logits(self:Cast,
     images, # an `Images`
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run
-) -> dict: # (model, seed) -> float32 tensor N x n_classes on the CPU
+) -> dict: # `Member.key` -> float32 tensor N x n_classes on the CPU
     "The logits of all networks on the clean images, computed once for a cast and a set of images."
     if id(images) not in self._logits:
         seen = {m.key: [] for m in self.networks}
@@ -124,7 +143,7 @@ def logits(self:Cast,
         self._logits[id(images)] = images, {k: torch.cat(v) for k, v in seen.items()}
     return self._logits[id(images)][1]
 
-# %% ../../nbs/40_probes.core.ipynb #2c697835
+# %% ../../nbs/40_probes.core.ipynb #76ca0466
 @patch
 def accuracy(self:Cast,
     images, # an `Images` with labels
@@ -133,13 +152,14 @@ def accuracy(self:Cast,
 ) -> pd.DataFrame: # columns network, role, seed, accuracy (a share from 0 to 1)
     "The top-1 accuracy of every network: no effect is shown without it."
     logits = self.logits(images, bs, device)
-    rows = [(m.model, m.role, m.seed, (logits[m.key].argmax(1) == images.y).float().mean().item()) for m in self.networks]
+    share = {k: (z.argmax(1) == images.y).float().mean().item() for k, z in logits.items()}
+    rows = [(m.model, m.role, m.seed, share[m.key]) for m in self.networks]
     return pd.DataFrame(rows, columns='network role seed accuracy'.split())
 
 # %% ../../nbs/40_probes.core.ipynb #8b28fa50
 COLUMNS = 'probe condition metric model role seed sample value'.split()
 
-# %% ../../nbs/40_probes.core.ipynb #a3217da9
+# %% ../../nbs/40_probes.core.ipynb #b587b9d2
 def table(
     probe:str, # for example `colour`
     condition:str, # for example `0.4`
@@ -150,9 +170,10 @@ def table(
 ) -> pd.DataFrame: # columns as in `COLUMNS`
     "The rows of one network under one condition."
     values = np.asarray(values, dtype=np.float32)
-    require(len(values) > 0, probe, f'no image is left under the condition {condition!r}', 'Give more images, or networks that the condition can be met with')
-    rows = dict(probe=probe, condition=str(condition), metric=metric, model=member.model, role=member.role, seed=member.seed,
-                sample=np.asarray(samples), value=values)
+    require(len(values) > 0, probe, f'no image is left under the condition {condition!r}',
+            'Give more images, or networks that the condition can be met with')
+    rows = dict(probe=probe, condition=str(condition), metric=metric, model=member.model, role=member.role,
+                seed=member.seed, sample=np.asarray(samples), value=values)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 # %% ../../nbs/40_probes.core.ipynb #534daad7
@@ -163,50 +184,60 @@ def summary(
     keys = COLUMNS[:6]
     return rows.groupby(keys, sort=False).value.agg(value='mean', n='count').reset_index()
 
-# %% ../../nbs/40_probes.core.ipynb #c530fd15
-SAMPLES = dict(
-    image='an image, and any part of the images may be averaged', share="an image's part of a measure of all images together",
-    bin='an image whose value only counts beside others of its bin', plane='a plane through three images', layer='a batch at one layer')
+# %% ../../nbs/40_probes.core.ipynb #057faaa1
+SAMPLES = dict( # what a row's `sample` can be
+    image='an image, and any part of the images may be averaged',
+    share="an image's part of a measure of all images together",
+    bin='an image whose value only counts beside others of its bin',
+    plane='a plane through three images',
+    layer='a batch at one layer')
 
 PLACES = 'student value control condition teacher probe'.split() # what a phrase may name
 
+# %% ../../nbs/40_probes.core.ipynb #4166a498
 @dataclass(frozen=True)
 class Probe:
     "What a probe asks, of which networks and images, and in which words and pictures its answer is told."
     name:str # in tables, options and file names, for example `colour`
-    ask:callable # called with a `Cast` and `Images` and those of `bs`, `seed`, `device`, `domains` that it takes; gives the long table
+    ask:callable # given a `Cast`, `Images` and those of `bs`, `seed`, `device`, `domains` that it takes: the long table
     title:str # the property, for example `Colour invariance`
     question:str # one line, in plain words
+
     measured:str='The mean over its samples.' # what the value is
     control:str='The independent students.' # what would be seen without distillation
     metrics:dict=field(default_factory=dict) # metric -> what it is, in words
-    phrase:str='{student} reached {value} in {probe} ({condition}), Ind {control}' # the headline, with places for `PLACES`
+    phrase:str='{student} reached {value} in {probe} ({condition}), Ind {control}' # the headline, of `PLACES`
     axis:str='condition' # what the conditions are
-    headline:tuple=('first', None) # the verdict's condition (a name, `first`, `middle` or `last`) and metric; None takes the first there is
+
+    headline:tuple=('first', None) # the verdict's condition (or `first`, `middle`, `last`) and metric (None: first)
     likeness:tuple=() # the metrics in which the teacher is wholly like itself, so that all the way is 1
     units:dict=field(default_factory=dict) # metric -> its unit, where it is no share
     samples:str='image' # what a row's `sample` is, a key of `SAMPLES`
-    behind:callable=None # called with (images, samples, seed), gives pixels N x 3 x H x W; None shows the images themselves, if samples are images
-    picture:callable=None # called with (cast, images, domains, rows), gives a figure or its axes, and a caption
+
+    picture:callable=None # given (cast, images, domains, rows): a figure or its axes, and a caption
+    behind:callable=None # given (images, samples, seed): pixels N x 3 x H x W; None: the images, if samples are images
+    quick:bool=False # whether a few images are answered while somebody waits
+
     needs:str='' # what the data must have: `domains`, `cue conflict` or `groups`
-    lacks:callable=None # called with a config as a dict: does `T*` lack the property, so that its students are the control?
+    lacks:callable=None # given a config as a dict: does `T*` lack the property, so that its students are the control?
     trial:callable=None # asked instead of `ask` when a study tries everything on four images
     cost:int=1 # beside other probes; the costly ones begin first
-    quick:bool=False # whether a few images are answered while somebody waits
 
     @property
     def takes(self) -> list:
         "The names of its arguments."
         return list(inspect.signature(self.ask).parameters) if self.ask else []
 
-# %% ../../nbs/40_probes.core.ipynb #61d66959
-PROBES = {}
+# %% ../../nbs/40_probes.core.ipynb #25a71a24
+PROBES = {} # name -> record, in the order of the chapters
 
 def register_probe(
     probe:Probe, # what to add; one of the same name is replaced
 ) -> Probe: # the same
-    "Let studies, reports and explorers know a probe."
+    "Let studies, reports and explorers know a probe. Raises `KDError` for unknown samples or places."
     require(probe.samples in SAMPLES, 'samples', f'got {probe.samples!r}', f'Give one of {", ".join(SAMPLES)}')
+    places = [name for _, name, _, _ in Formatter().parse(probe.phrase) if name is not None]
+    require(set(places) <= set(PLACES), 'phrase', f'got {probe.phrase!r}', f'Give places of {", ".join(PLACES)}')
     PROBES[probe.name] = probe
     return probe
 

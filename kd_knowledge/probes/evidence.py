@@ -63,17 +63,19 @@ def null_band(
     pairs = [float(a - b) for a, b in permutations(values, 2)]
     return (min(pairs), max(pairs)) if pairs else (np.nan, np.nan)
 
-# %% ../../nbs/41_probes.evidence.ipynb #f54e44fa
-ESTIMATES = 'probe condition metric student value control difference low high null_low null_high n seeds verdict'.split()
+# %% ../../nbs/41_probes.evidence.ipynb #80ba89e5
+ESTIMATES = ('probe condition metric student value control difference low high null_low null_high n seeds '
+             'verdict').split()
 
-# %% ../../nbs/41_probes.evidence.ipynb #170eef39
+# %% ../../nbs/41_probes.evidence.ipynb #cb9b6e4e
 def _one_estimate(wide, student, independent, spread, freedom, seed):
     "Value, control, difference, low, high, null_low, null_high, n, seeds of one student under one condition."
     both = wide.loc[[student, independent]].dropna(axis=1)
-    require(both.shape[1] > 0, student, 'no image is left that counts for all its networks and their controls', 'Give more images')
+    require(both.shape[1] > 0, student, 'no image is left that counts for all its networks and their controls',
+            'Give more images')
     mine, theirs = both.loc[[student]].to_numpy(), both.loc[[independent]].to_numpy()
-    error = spread*(1/len(mine) + 1/len(theirs))**.5
-    low, high = interval(mine.mean(0) - theirs.mean(0), error, freedom if min(len(mine), len(theirs)) > 1 else 0, seed=seed)
+    error, freedom = spread*(1/len(mine) + 1/len(theirs))**.5, freedom if min(len(mine), len(theirs)) > 1 else 0
+    low, high = interval(mine.mean(0) - theirs.mean(0), error, freedom, seed=seed)
     value, control = float(mine.mean()), float(theirs.mean())
     return value, control, value - control, low, high, *null_band(theirs.mean(1)), both.shape[1], len(mine)
 
@@ -88,7 +90,7 @@ def _estimate_condition(rows, independent, seed):
     teacher = rows[rows.role == 'teacher'].value.mean()
     return found.assign(direction=-1 if teacher < found.control.mean() else 1)
 
-# %% ../../nbs/41_probes.evidence.ipynb #d3e85891
+# %% ../../nbs/41_probes.evidence.ipynb #4b628962
 def verdict(
     difference:float, # student minus control, -1 to 1
     low:float, # interval, -1 to 1
@@ -104,7 +106,8 @@ def verdict(
     if low <= 0 <= high: return 'no evidence (the interval includes zero)'
     if null_low <= difference <= null_high: return 'no evidence (inside the null band)'
     if difference*direction < 0: return 'opposite (away from the teacher)'
-    if control is not None and control*direction >= .5*difference*direction: return 'no evidence (the control moves too)'
+    if control is not None and control*direction >= .5*difference*direction:
+        return 'no evidence (the control moves too)'
     return 'inherited'
 
 # %% ../../nbs/41_probes.evidence.ipynb #35bd9f04
@@ -116,7 +119,7 @@ def _control_of(row, effects, starred):
 
 def _is_control(row, starred): return row.condition == 'foreign' or (row.probe in starred and row.student.endswith('*'))
 
-# %% ../../nbs/41_probes.evidence.ipynb #bbc28dee
+# %% ../../nbs/41_probes.evidence.ipynb #4d6cd238
 def estimate(
     rows:pd.DataFrame, # the long tables of one cast, concatenated
     independent:str='Ind', # the control of everything
@@ -124,38 +127,45 @@ def estimate(
     seed:int=0, # of the bootstrap
 ) -> pd.DataFrame: # columns as in `ESTIMATES`
     "Student minus control for every probe, condition, metric and student, with interval, null band and verdict."
-    groups = [(key, part) for key, part in rows.groupby(['probe', 'condition', 'metric'], sort=False) if part.role.eq('student').any()]
-    require(len(groups) > 0, 'rows', 'they hold no student', 'Give the tables of a cast with students beside the independent ones')
-    found = pd.concat([_estimate_condition(g, independent, seed).assign(probe=p, condition=c, metric=m) for (p, c, m), g in groups])
-    effects = found.set_index(['probe', 'condition', 'metric', 'student']).difference.to_dict()
+    keys = ['probe', 'condition', 'metric']
+    groups = [(key, part) for key, part in rows.groupby(keys, sort=False) if part.role.eq('student').any()]
+    require(len(groups) > 0, 'rows', 'they hold no student',
+            'Give the tables of a cast with students beside the independent ones')
+    found = [_estimate_condition(part, independent, seed).assign(**dict(zip(keys, key))) for key, part in groups]
+    found = pd.concat(found)
+    effects = found.set_index([*keys, 'student']).difference.to_dict()
     def judge(row):
         if _is_control(row, starred): return 'control'
-        return verdict(row.difference, row.low, row.high, row.null_low, row.null_high, row.seeds, row.direction, _control_of(row, effects, starred))
+        return verdict(row.difference, row.low, row.high, row.null_low, row.null_high, row.seeds, row.direction,
+                       _control_of(row, effects, starred))
     return found.assign(verdict=[judge(r) for r in found.itertuples()])[ESTIMATES].reset_index(drop=True)
 
-# %% ../../nbs/41_probes.evidence.ipynb #09f5af96
+# %% ../../nbs/41_probes.evidence.ipynb #e309b9bd
 def headline(
     estimates:pd.DataFrame, # as `estimate` gives them
     probe:str, # which probe
 ) -> pd.DataFrame: # the rows of one condition and metric, one for each student
-    "The rows that the verdict of a probe rests on: the condition and metric that its record names, or the first there are."
+    "The rows that the verdict of a probe rests on: of the condition and metric that its record names, or the first."
     rows, (place, metric) = estimates[estimates.probe == probe], probe_of(probe).headline
     rows = rows[rows.metric == (metric if rows.metric.eq(metric).any() else rows.metric.iloc[0])]
     conditions = list(rows.condition.unique())
     at = dict(middle=len(conditions)//2, last=-1).get(place, 0)
     return rows[rows.condition == (place if place in conditions else conditions[at])]
 
-# %% ../../nbs/41_probes.evidence.ipynb #badc3920
-COLOURS = {'T': '#222222', 'T*': '#888888', 'limit': '#e69f00', 'Nobody': '#56b4e9', 'Ind': '#7a7a7a', 'KL': '#0072b2', 'Hint': '#d55e00', 'CRD': '#009e73', 'foreign': '#cc79a7'}
+# %% ../../nbs/41_probes.evidence.ipynb #0e1b12c3
+COLOURS = {
+    'T': '#222222', 'T*': '#888888', 'limit': '#e69f00', 'Nobody': '#56b4e9', 'Ind': '#7a7a7a', 'KL': '#0072b2',
+    'Hint': '#d55e00', 'CRD': '#009e73', 'foreign': '#cc79a7'}
 
 def colour(
     model:str, # `T`, `Ind`, `KL`, `KL*`, ...
 ) -> tuple: # red, green, blue, opacity in [0, 1]
     "The colour of a model: the same in every figure, paler for a student of `T*`."
     spare = plt.colormaps['tab20'](sum(map(ord, model)) % 20)
-    return to_rgba(COLOURS.get(model) or COLOURS.get(model.rstrip('*'), spare), .45 if model.endswith('*') and model != 'T*' else 1)
+    opacity = .45 if model.endswith('*') and model != 'T*' else 1
+    return to_rgba(COLOURS.get(model) or COLOURS.get(model.rstrip('*'), spare), opacity)
 
-# %% ../../nbs/41_probes.evidence.ipynb #11417063
+# %% ../../nbs/41_probes.evidence.ipynb #09b1eb33
 def _numeric(conditions):
     try: return [float(c) for c in conditions]
     except ValueError: return None
@@ -163,7 +173,8 @@ def _numeric(conditions):
 def _caption(ax, part):
     n, seeds = part.n.agg(['min', 'max']), part.seeds.agg(['min', 'max'])
     span = lambda r: f'{r["min"]}' if r['min'] == r['max'] else f'{r["min"]} to {r["max"]}'
-    ax.set_title(f'n = {span(n)}, seeds = {span(seeds)}, 95 % intervals; grey: luck of the seed', fontsize=7, color='#555555')
+    text = f'n = {span(n)}, seeds = {span(seeds)}, 95 % intervals; grey: luck of the seed'
+    ax.set_title(text, fontsize=7, color='#555555')
 
 # %% ../../nbs/41_probes.evidence.ipynb #d1a873dc
 def _scaled(part, unit, teacher):
@@ -172,7 +183,7 @@ def _scaled(part, unit, teacher):
     names = 'value control difference low high null_low null_high'.split()
     return part.assign(**{k: factor*part[k] for k in names}), None if teacher is None else factor*teacher
 
-# %% ../../nbs/41_probes.evidence.ipynb #aa567ee4
+# %% ../../nbs/41_probes.evidence.ipynb #5b7bca89
 def plot_estimates(
     estimates:pd.DataFrame, # as `estimate` gives them
     probe:str, # which probe
@@ -180,9 +191,10 @@ def plot_estimates(
     ax=None, # matplotlib axes; None makes one
     teacher:pd.Series=None, # condition -> the teacher's value, drawn where given
 ):
-    "Values of all students with their intervals over the conditions, the independent students and their null band behind. Returns the axes."
+    "Values of all students with intervals, the independent ones and their null band behind. Returns the axes."
     part = estimates[(estimates.probe == probe) & (estimates.metric == metric)]
-    require(len(part) > 0, 'metric', f'no rows for {probe!r}, {metric!r}', f'Give one of {sorted(set(zip(estimates.probe, estimates.metric)))}')
+    known = sorted(set(zip(estimates.probe, estimates.metric)))
+    require(len(part) > 0, 'metric', f'no rows for {probe!r}, {metric!r}', f'Give one of {known}')
     ax, unit = ax or plt.subplots(figsize=(5, 3))[1], probe_of(probe).units.get(metric, '%')
     part, teacher = _scaled(part, unit, teacher)
     conditions = list(part.condition.unique())
@@ -211,15 +223,17 @@ def _lines(ax, part, conditions, at, teacher):
         ax.errorbar(at, p.value, _arms(p), fmt=f'o{style}', ms=3, capsize=2, color=colour(student), label=student)
     if teacher is not None: ax.plot(at, teacher[conditions], 's-', ms=3, color=colour('T'), label='T')
 
-# %% ../../nbs/41_probes.evidence.ipynb #4d446f7a
+# %% ../../nbs/41_probes.evidence.ipynb #9a995e44
 def _bars(ax, part, conditions, at, teacher):
     students = list(part.student.unique())
     width = .8/(len(students) + 1)
     for i, (condition, p) in enumerate((c, part[part.condition == c]) for c in conditions):
         control, low, high = (float(v.mean()) for v in _band(p))
         ax.fill_between([i - .45, i + .45], low, high, color='.85', lw=0)
-        ax.bar(i - .4 + width/2, control, width, color=colour('Ind'), label=None if i else 'Ind')
-        for j, row in enumerate(p.itertuples(), 1):
-            ax.bar(i - .4 + (j + .5)*width, row.value, width, yerr=_arms(row)[:, None], capsize=2, color=colour(row.student), label=None if i else row.student)
-        if teacher is not None and condition in teacher: ax.plot([i - .45, i + .45], [teacher[condition]]*2, color=colour('T'), label=None if i else 'T')
+        bar = lambda j, height, name, **style: ax.bar(i - .4 + (j + .5)*width, height, width, color=colour(name),
+                                                      label=None if i else name, **style)
+        bar(0, control, 'Ind')
+        for j, row in enumerate(p.itertuples(), 1): bar(j, row.value, row.student, yerr=_arms(row)[:, None], capsize=2)
+        if teacher is not None and condition in teacher:
+            ax.plot([i - .45, i + .45], [teacher[condition]]*2, color=colour('T'), label=None if i else 'T')
     ax.set_xticks(range(len(conditions)), conditions)
