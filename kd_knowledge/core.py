@@ -6,8 +6,14 @@
 __all__ = ['KDError', 'require', 'one_of', 'atomic_path', 'write_text', 'write_json', 'write_table', 'versions', 'fingerprint',
            'RunFolder', 'progress']
 
-# %% ../nbs/00_core.ipynb #19471046
-import difflib, hashlib, json, os, re, sys, time
+# %% ../nbs/00_core.ipynb #f3d2a007
+import difflib
+import hashlib
+import json
+import os
+import re
+import sys
+import time
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -31,22 +37,31 @@ def require(
     "Raise `KDError` with one line `argument: problem. fix` unless `condition` holds."
     if not condition: raise KDError(' '.join(f'{argument}: {problem}. {fix}'.split()))
 
-# %% ../nbs/00_core.ipynb #5bf285d9
+# %% ../nbs/00_core.ipynb #49cf9627
 def _plain(name): return re.sub('[ _-]', '', str(name)).lower()
 
+def _near_names(name, known):
+    "Up to three of `known` that are spelled much as `name`, nearest first."
+    plain = {_plain(k): str(k) for k in known}
+    return [plain[k] for k in difflib.get_close_matches(_plain(name), plain, 3, .4)]
+
+# %% ../nbs/00_core.ipynb #2ab29dd1
 def one_of(
     argument:str, # the argument as the user wrote it, for example `domain`
     name, # what was given for it
     known, # the names that there are
     what:str='', # what they are, for example `a probe`
+    other:str='', # what may be given beside them, for example `a folder`
 ): # the one of `known` that is meant
     "The one of `known` that `name` means, whatever its case, spaces and hyphens; a `KDError` names those near it."
+    known = list(known)
     if name in known: return name
-    plain = {_plain(k): k for k in known}
-    near = [str(plain[k]) for k in difflib.get_close_matches(_plain(name), plain, 3, .4)]
-    fix = f'Did you mean {" or ".join(near)}?' if near else f'Give one of {", ".join(map(str, list(known)[:20]))}'
-    require(_plain(name) in plain, argument, f'{name!r} is {f"not {what}" if what else "unknown"}', fix)
-    return plain[_plain(name)]
+    meant = [k for k in known if _plain(k) == _plain(name)]
+    near = _near_names(name, known)
+    fix = f'Did you mean {" or ".join(near)}?' if near else f'Give one of {", ".join(map(str, known[:20]))}'
+    if other: fix = f'{fix.removesuffix("?")}, or {other}' + '?' * bool(near)
+    require(meant, argument, f'{name!r} is {f"not {what}" if what else "unknown"}', fix)
+    return meant[-1]
 
 # %% ../nbs/00_core.ipynb #d230a5d0
 @contextmanager
@@ -89,14 +104,15 @@ def write_table(
         if part.suffix == '.parquet': table.to_parquet(part, index=False)
         else: table.to_csv(part, index=False)
 
-# %% ../nbs/00_core.ipynb #f0216930
+# %% ../nbs/00_core.ipynb #b1b942d5
+def _version(name):
+    try: return metadata.version(name)
+    except metadata.PackageNotFoundError: return 'not installed'
+
 def versions() -> dict:
     "The versions that a result depends on, for the run folder and the report."
     names = 'kd_knowledge torch torchvision fastai captum numpy pandas'.split()
-    def of(name):
-        try: return metadata.version(name)
-        except metadata.PackageNotFoundError: return 'not installed'
-    return dict(python=sys.version.split()[0], **{n: of(n) for n in names})
+    return dict(python=sys.version.split()[0], **{name: _version(name) for name in names})
 
 # %% ../nbs/00_core.ipynb #0c41538f
 def fingerprint(
@@ -105,7 +121,7 @@ def fingerprint(
     "Twelve hexadecimal digits that change when any of `parts` does."
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-# %% ../nbs/00_core.ipynb #ea0ffe08
+# %% ../nbs/00_core.ipynb #d16f87d8
 class RunFolder:
     "A folder of finished steps that can be resumed; use it as a block, which holds its lock."
     def __init__(self,
@@ -117,7 +133,8 @@ class RunFolder:
     def __enter__(self):
         self.path.mkdir(parents=True, exist_ok=True)
         try: self.lock.acquire(timeout=0)
-        except Timeout: require(False, 'out', f'another run is working in {self.path}', 'Wait for it, or give another folder')
+        except Timeout:
+            require(False, 'out', f'another run is working in {self.path}', 'Wait for it, or give another folder')
         return self
 
     def __exit__(self, *error): self.lock.release()
@@ -136,24 +153,29 @@ def done(self:RunFolder,
     fresh = record.get('key') == key and all((self.path/f).exists() for f in record['files'])
     return record if fresh else None
 
-# %% ../nbs/00_core.ipynb #0ccce7c8
+# %% ../nbs/00_core.ipynb #86ca454e
+def _seen_from(folder, path):
+    "A path below a folder as seen from there, with slashes on every system."
+    return Path(os.path.relpath(path, folder.absolute()) if os.path.isabs(path) else path).as_posix()
+
 @patch
 def finish(self:RunFolder,
     name:str, # the step's name
     key:str, # its fingerprint
-    files=(), # paths relative to the folder that the step has written, all of them whole
+    files=(), # what the step has written, whole: paths as seen from the folder, or absolute ones
     **about, # what else to remember, for example seconds
 ):
     "Record that a step is finished. Its files must be written before."
-    record = dict(step=name, key=key, files=[str(f) for f in files], versions=versions(), finished=time.strftime('%Y-%m-%d %H:%M:%S'), **about)
-    write_json(self._record(name), record)
+    write_json(self._record(name), dict(
+        step=name, key=key, files=[_seen_from(self.path, f) for f in files], versions=versions(),
+        finished=time.strftime('%Y-%m-%d %H:%M:%S'), **about))
 
-# %% ../nbs/00_core.ipynb #1b8b0e48
+# %% ../nbs/00_core.ipynb #2c1558d6
 @patch
 def records(self:RunFolder) -> list:
     "All records of finished steps, oldest first."
     paths = sorted((self.path/'steps').glob('*.json'), key=lambda p: p.stat().st_mtime)
-    return [json.loads(p.read_text()) for p in paths]
+    return sorted((json.loads(p.read_text()) for p in paths), key=lambda record: record['finished'])
 
 # %% ../nbs/00_core.ipynb #e70a1e18
 def progress(

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['default_device', 'seeded', 'generator']
 
-# %% ../nbs/01_torch_core.ipynb #f5019872
-import hashlib, random
+# %% ../nbs/01_torch_core.ipynb #3e756b13
+import hashlib
+import random
 from contextlib import contextmanager
 
 # %% ../nbs/01_torch_core.ipynb #4be1ded5
@@ -16,21 +17,23 @@ import torch
 # %% ../nbs/01_torch_core.ipynb #3ddaf1e0
 from .core import require
 
-# %% ../nbs/01_torch_core.ipynb #9c6a2c2c
+# %% ../nbs/01_torch_core.ipynb #f89597fa
 def default_device(
     name:str=None, # `cpu`, `cuda`, `cuda:1`, `mps`; None takes the best one there is
 ) -> torch.device:
-    "The device to work on: the named one, else CUDA, else Apple's, else the CPU. Raises `KDError` if the named one is absent."
+    "The device to work on: the named one, else CUDA, else Apple's, else the CPU. Raises `KDError` if it is absent."
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    if name is None: return torch.device(next(k for k, v in there.items() if v))
-    require(there.get(str(name).split(':')[0], False), 'device', f'{name!r} is not available here',
-            f'Give one of {", ".join(k for k, v in there.items() if v)}')
+    here = [kind for kind, available in there.items() if available]
+    if name is None: return torch.device(here[0])
+    known = str(name).split(':')[0] in here
+    require(known, 'device', f'{name!r} is not available here', f'Give one of {", ".join(here)}')
     return torch.device(name)
 
-# %% ../nbs/01_torch_core.ipynb #2b210edc
+# %% ../nbs/01_torch_core.ipynb #6bb78175
 def _random_states():
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda, torch.are_deterministic_algorithms_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda, deterministic
 
 def _restore_random(states):
     random.setstate(states[0])

@@ -24,7 +24,7 @@ from torchvision import datasets
 # %% ../../nbs/13_data.datasets.ipynb #c69e9c56
 from ..core import one_of, _plain, atomic_path, fingerprint, KDError, progress, require
 from ..torch_core import generator
-from .images import _check_number, _decoded, _read_all, _read_each, _Row, _unreadable, Images, join
+from .images import _check_number, _decode, _read_all, _read_each, _Row, _read_error, Images, join
 from .world import _world, DOMAINS, domains, GROUPS, hash_uniform, VALID_START
 
 # %% ../../nbs/13_data.datasets.ipynb #f9c467ba
@@ -84,7 +84,7 @@ def _photographs(folder, side):
     if folder is None: return [_scaled(Image.fromarray(v), side) for v in load_sample_images().images]
     paths = image_files(Path(str(folder)).expanduser())
     require(paths, 'photographs', f'no image in {folder}', 'Give a folder of photographs, or leave it out for two of scikit-learn')
-    return [_decoded(p, 16 * side, partial(_scaled, side=side)) for p in paths]
+    return [_decode(p, 16 * side, partial(_scaled, side=side)) for p in paths]
 
 # %% ../../nbs/13_data.datasets.ipynb #05f5ba66
 def _on_photographs(x, index, seed, photographs=None):
@@ -494,7 +494,7 @@ def domain_images(
 def _stamp(path):
     "What tells a file from its next version: bytes and date."
     try: stat = os.stat(path)
-    except OSError as error: raise _unreadable(path, error) from None
+    except OSError as error: raise _read_error(path, error) from None
     return stat.st_size, stat.st_mtime_ns
 
 def _cache_path(images, cache):

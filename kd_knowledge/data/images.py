@@ -23,22 +23,25 @@ from torch.utils.data import get_worker_info
 # %% ../../nbs/10_data.images.ipynb #d1374839
 from ..core import KDError, progress, require
 
-# %% ../../nbs/10_data.images.ipynb #3469c3c2
+# %% ../../nbs/10_data.images.ipynb #164fa2aa
 def check_pixels(
     x:torch.Tensor, # image batch, N x C x H x W
 ):
     "Raise `KDError` unless `x` is a batch of floating point images in [0, 1] without NaN."
-    require(torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4, 'pixels', 'not a floating point batch N x C x H x W',
-            'Give float32 in [0, 1]; bytes are divided by 255')
+    batch = torch.is_tensor(x) and x.is_floating_point() and x.ndim == 4
+    fix = 'Give float32 in [0, 1]; bytes are divided by 255'
+    require(batch, 'pixels', 'not a floating point batch N x C x H x W', fix)
     low, high = (v.item() for v in x.detach().aminmax())
     require(low == low and high == high, 'pixels', 'NaN in an image', 'Repair or leave out the image')
-    require(low >= -1e-4 and high <= 1 + 1e-4, 'pixels', f'values from {low:.3g} to {high:.3g} lie outside [0, 1]',
-            'Give pixels in [0, 1] without mean and standard deviation; the network normalises its own input')
+    require(
+        low >= -1e-4 and high <= 1 + 1e-4, 'pixels', f'values from {low:.3g} to {high:.3g} lie outside [0, 1]',
+        'Give pixels in [0, 1] without mean and standard deviation; the network normalises its own input')
 
-# %% ../../nbs/10_data.images.ipynb #a43f3f6b
+# %% ../../nbs/10_data.images.ipynb #002297c3
 def _check_number(argument, value, low, fix):
     "Raise `KDError` unless `value` is a whole number of at least `low`."
-    require(isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= low, argument, f'got {value!r}', fix)
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    require(whole and value >= low, argument, f'got {value!r}', fix)
 
 # %% ../../nbs/10_data.images.ipynb #528f2295
 def _rgb(image):
@@ -49,42 +52,45 @@ def _rgb(image):
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return image if image.mode == 'RGB' else image.convert('RGB')
 
-# %% ../../nbs/10_data.images.ipynb #23f28cd4
-def _unreadable(path, error):
+# %% ../../nbs/10_data.images.ipynb #d3181813
+def _read_error(path, error):
     "The error of an image file that cannot be read."
     return KDError(f'data: cannot read the image {path} ({type(error).__name__}). Repair it or remove it')
 
-def _decoded(path, side, use):
-    "use(image) of an image file, upright and RGB; a large JPEG is decoded at about `side` pixels or more. A broken file is named."
+def _decode(path, side, use):
+    "use(image) of an image file, upright and RGB; a large JPEG is decoded at about `side` pixels or more."
     try:
         with Image.open(path) as image:
             image.draft(None, (2 * side, 2 * side))
             ImageOps.exif_transpose(image, in_place=True)
             return use(_rgb(image))
-    except Exception as error: raise _unreadable(path, error) from None
+    except Exception as error: raise _read_error(path, error) from None
 
+# %% ../../nbs/10_data.images.ipynb #4e525272
 def read_image(
     path, # an image file
     size:int, # pixels of each side, 1 or more
 ) -> np.ndarray: # uint8, size x size x 3
-    "Decode, turn upright, resize the shorter side to `size`, cut out the centre. Raises `KDError` naming a file that is broken."
-    return _decoded(path, size, lambda image: np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR)))
+    "Decode, turn upright, resize the shorter side to `size`, cut out the centre. `KDError` names a broken file."
+    return _decode(path, size, lambda image: np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR)))
 
-# %% ../../nbs/10_data.images.ipynb #91fd73a9
+# %% ../../nbs/10_data.images.ipynb #2c836be5
 class _Row(NamedTuple):
     "An image that is decoded and resized already: a row of a file of bytes, N x 3 x size x size."
     path: Path
     index: int
 
-def _mapped(path):
+def _map_bytes(path):
     "The bytes of such a file, of which only what is looked at is read."
     try: return np.load(path, mmap_mode='r').view(np.ndarray)
     except (OSError, EOFError, ValueError) as error:
-        raise KDError(f'cache: {path} is gone or not whole ({type(error).__name__}). Remove it, if it is there, and start again: it is made anew') from None
+        problem = f'{path} is gone or not whole ({type(error).__name__})'
+        raise KDError(f'cache: {problem}. Remove it, if it is there, and start again: it is made anew') from None
 
 def _read_one(image, size):
     "uint8 3 x size x size of an image file, or of a row."
-    return _mapped(image.path)[image.index] if isinstance(image, _Row) else np.ascontiguousarray(read_image(image, size).transpose(2, 0, 1))
+    if isinstance(image, _Row): return _map_bytes(image.path)[image.index]
+    return np.ascontiguousarray(read_image(image, size).transpose(2, 0, 1))
 
 # %% ../../nbs/10_data.images.ipynb #7a0e8896
 def _threads():
@@ -103,17 +109,17 @@ def _read_each(images, size):
             while ahead: yield ahead.popleft().result()
         finally: pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../../nbs/10_data.images.ipynb #f911b503
+# %% ../../nbs/10_data.images.ipynb #a5f1ab18
 def _read_all(images, size, bar=True):
     "uint8 N x 3 x size x size of many image files or rows; `bar` shows how far it is."
     if images and all(isinstance(i, _Row) for i in images):
-        maps = {path: _mapped(path) for path in {i.path for i in images}}
+        maps = {path: _map_bytes(path) for path in {i.path for i in images}}
         return torch.from_numpy(np.stack([maps[path][k] for path, k in images]))
     x, each = np.empty((len(images), 3, size, size), np.uint8), _read_each(images, size)
     for i, image in enumerate(progress(each, 'reading images', len(images)) if bar else each): x[i] = image
     return torch.from_numpy(x)
 
-# %% ../../nbs/10_data.images.ipynb #a9a18bc6
+# %% ../../nbs/10_data.images.ipynb #822b5be6
 class Images:
     "Images in a fixed order and what is known of each."
     n_inp = 1
@@ -125,31 +131,29 @@ class Images:
         name:str='images', # what to call them in a report
         masks=None, # BoolTensor N x H x W: where the object is; None where nobody knows
         cues=None, # dict of LongTensors N: labels that the texture or the hue suggests
-        groups=None, # LongTensor N: a property that is not the class, such as the family of the background; None where there is none
+        groups=None, # LongTensor N: a property beside the class, such as the background's; None where there is none
         group_vocab=None, # names of the groups, or None
         maker=None, # called with a size, gives the same images at that size; None where nobody knows how
     ):
         self.x, self.y, self.vocab, self.size, self.name = x, torch.as_tensor(y).long(), list(vocab), size, name
-        self.masks, self.cues, self.groups, self.group_vocab = masks, dict(cues or {}), groups, group_vocab and list(group_vocab)
-        self.maker, self._there = maker, None
+        self.masks, self.cues, self.groups = masks, dict(cues or {}), groups
+        self.group_vocab = group_vocab and list(group_vocab)
+        self.maker, self._copy = maker, None
 
-# %% ../../nbs/10_data.images.ipynb #60c62d4a
+# %% ../../nbs/10_data.images.ipynb #cc697f60
 @patch
 def __len__(self:Images): return len(self.y)
 
 @patch
 def __repr__(self:Images): return f'{self.name}: {len(self)} images of {self.size} px, {len(self.vocab)} classes'
 
-@patch
-def __getitem__(self:Images, i): return self.pixels([i])[0], self.y[i].item(), i
-
 @patch(as_prop=True)
 def in_memory(self:Images) -> bool:
     "Whether the pixels lie in memory; else they are read from disk."
     return torch.is_tensor(self.x)
 
-# %% ../../nbs/10_data.images.ipynb #e28788d2
-def _moved(x, device):
+# %% ../../nbs/10_data.images.ipynb #a9b86e74
+def _send(x, device):
     "A tensor on `device`; CUDA fetches it while the CPU goes on."
     return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)
 
@@ -160,11 +164,11 @@ def bytes_at(self:Images,
 ) -> torch.Tensor: # uint8, len(idxs) x 3 x H x W
     "The images `idxs` as bytes."
     device = torch.device(device or 'cpu')
-    if not self.in_memory: return _moved(_read_all([self.x[int(i)] for i in idxs], self.size, bar=False), device)
-    if self._there is None or self._there[0] != device: self._there = device, self.x.to(device)
-    return self._there[1][torch.as_tensor(idxs, device=device)]
+    if not self.in_memory: return _send(_read_all([self.x[int(i)] for i in idxs], self.size, bar=False), device)
+    if self._copy is None or self._copy[0] != device: self._copy = device, self.x.to(device)
+    return self._copy[1][torch.as_tensor(idxs, device=device)]
 
-# %% ../../nbs/10_data.images.ipynb #6e2a4c99
+# %% ../../nbs/10_data.images.ipynb #9167a77c
 @patch
 def pixels(self:Images,
     idxs, # which images: integers
@@ -174,30 +178,42 @@ def pixels(self:Images,
     return self.bytes_at(idxs, device).float().div_(255)
 
 @patch
+def __getitem__(self:Images, i): return self.pixels([i])[0], self.y[i].item(), i
+
+# %% ../../nbs/10_data.images.ipynb #c311ff78
+@patch
 def batches(self:Images,
     bs:int=256, # images in a batch, 1 or more
     device=None, # where pixels and labels shall be; the indices stay on the CPU
 ):
     "Yield (pixels, labels, indices) of all images in their order. Raises `KDError` for `bs` below 1."
     require(isinstance(bs, int) and bs > 0, 'bs', f'got {bs}', 'Give 1 or more, for example 256')
-    for idxs in torch.arange(len(self)).split(bs): yield self.pixels(idxs, device), self.y[idxs].to(device or 'cpu'), idxs
+    for idxs in torch.arange(len(self)).split(bs):
+        yield self.pixels(idxs, device), self.y[idxs].to(device or 'cpu'), idxs
 
-# %% ../../nbs/10_data.images.ipynb #2f5370da
-def _remade(maker, method, args, size): return getattr(maker(size), method)(*args)
-def _again(images, method, *args): return images.maker and partial(_remade, images.maker, method, args)
+# %% ../../nbs/10_data.images.ipynb #32715938
+def _remake(maker, method, args, size): return getattr(maker(size), method)(*args)
+def _maker_of(images, method, *args): return images.maker and partial(_remake, images.maker, method, args)
 
+def _replace(images, **fields):
+    "The same images with some fields of `Images` in the place of theirs."
+    names = 'x y vocab size name masks cues groups group_vocab maker'.split()
+    return Images(**{**{name: getattr(images, name) for name in names}, **fields})
+
+# %% ../../nbs/10_data.images.ipynb #1c5c2d3c
 @patch
 def at(self:Images,
     size:int, # pixels of each side, 8 or more
 ) -> Images:
     "The same images at another size, painted or read anew. Raises `KDError` where nobody knows how they were made."
     _check_number('size', size, 8, 'Give 8 or more pixels, for example 64')
-    require(self.maker, 'size', f'nobody knows how to make {self.name} again', 'Take the images from get_images or domains, or give Images a maker')
+    fix = 'Take the images from get_images or domains, or give Images a maker'
+    require(self.maker, 'size', f'nobody knows how to make {self.name} again', fix)
     images = self.maker(size)
     if self.in_memory and not images.in_memory: images.x = _read_all(images.x, size)
     return images
 
-# %% ../../nbs/10_data.images.ipynb #debfd9c8
+# %% ../../nbs/10_data.images.ipynb #5e0b134c
 @patch
 def subset(self:Images,
     idxs, # which images: integers or a boolean mask of length N
@@ -208,47 +224,58 @@ def subset(self:Images,
     idxs = idxs.long()
     require(len(idxs) > 0, 'idxs', f'no image of {self.name} is left', 'Loosen the filter')
     pick = lambda v: None if v is None else v[idxs]
-    x = self.x[idxs] if self.in_memory else [self.x[i] for i in idxs.tolist()]
-    return Images(x, self.y[idxs], self.vocab, self.size, self.name, pick(self.masks), {k: v[idxs] for k, v in self.cues.items()}, pick(self.groups),
-                  self.group_vocab, _again(self, 'subset', idxs))
+    return _replace(
+        self, x=self.x[idxs] if self.in_memory else [self.x[i] for i in idxs.tolist()], y=self.y[idxs],
+        masks=pick(self.masks), cues={k: v[idxs] for k, v in self.cues.items()}, groups=pick(self.groups),
+        maker=_maker_of(self, 'subset', idxs))
 
-# %% ../../nbs/10_data.images.ipynb #7d80de1e
+# %% ../../nbs/10_data.images.ipynb #51076602
 @patch
 def with_labels(self:Images,
     y, # new class indices, N, for example a teacher's top-1
     vocab=None, # their names; None keeps the old ones
 ) -> Images:
-    "The same images under other labels. Raises `KDError` for a wrong number of labels or labels outside the vocabulary."
+    "The same images under other labels. Raises `KDError` for too few or many, or labels outside the vocabulary."
     y, vocab = torch.as_tensor(y).long().cpu(), self.vocab if vocab is None else list(vocab)
     require(len(y) == len(self), 'y', f'{len(y)} labels for {len(self)} images', 'Give one label for each image')
-    require(bool((y >= 0).all() and (y < len(vocab)).all()), 'y', f'labels from {y.min()} to {y.max()} for {len(vocab)} classes',
+    inside = bool((y >= 0).all() and (y < len(vocab)).all())
+    require(inside, 'y', f'labels from {y.min()} to {y.max()} for {len(vocab)} classes',
             f'Give labels from 0 to {len(vocab) - 1}, or the vocab they belong to')
-    return Images(self.x, y, vocab, self.size, self.name, self.masks, self.cues, self.groups, self.group_vocab, _again(self, 'with_labels', y, vocab))
+    return _replace(self, y=y, vocab=vocab, maker=_maker_of(self, 'with_labels', y, vocab))
 
-# %% ../../nbs/10_data.images.ipynb #719dc146
+# %% ../../nbs/10_data.images.ipynb #575ee668
 def _cat(values):
     "Tensors, one after the other; None unless all of them are there."
     values = list(values)
     return None if any(v is None for v in values) else torch.cat(values)
 
-def _joined(makers, size): return join(*(make(size) for make in makers))
+def _cat_pixels(images):
+    "The pixels of several sets as one tensor, or their paths as one list where all lie on disk."
+    if not any(i.in_memory for i in images): return [path for i in images for path in i.x]
+    return torch.cat([i.x if i.in_memory else _read_all(i.x, i.size) for i in images])
 
-# %% ../../nbs/10_data.images.ipynb #0e2c8d0d
+def _join_at(makers, size): return join(*(make(size) for make in makers))
+
+# %% ../../nbs/10_data.images.ipynb #2f502f48
 def join(
     *images, # two or more sets with the same classes and the same size
 ) -> Images:
-    "One set after the other; of masks, cues and groups what all of them know. Raises `KDError` where classes or sizes differ."
+    "One set after the other; of masks, cues and groups what all know. Raises `KDError` where classes or sizes differ."
     require(images, 'images', 'nothing to join', 'Give one or more Images')
-    first, memory = images[0], any(i.in_memory for i in images)
-    for i in images: require((i.vocab, i.size) == (first.vocab, first.size), 'images', f'{i} and {first} differ in their classes or size', 'Make them agree')
-    x = torch.cat([i.x if i.in_memory else _read_all(i.x, i.size) for i in images]) if memory else [p for i in images for p in i.x]
-    cues = {k: torch.cat([i.cues[k] for i in images]) for k in first.cues if all(k in i.cues for i in images)}
+    first, makers = images[0], [i.maker for i in images]
+    for i in images:
+        same = (i.vocab, i.size) == (first.vocab, first.size)
+        require(same, 'images', f'{i} and {first} differ in their classes or size', 'Make them agree')
     groups = _cat(i.groups for i in images) if all(i.group_vocab == first.group_vocab for i in images) else None
-    makers = [i.maker for i in images]
-    return Images(x, _cat(i.y for i in images), first.vocab, first.size, ' + '.join(dict.fromkeys(i.name for i in images)), _cat(i.masks for i in images),
-                  cues, groups, None if groups is None else first.group_vocab, partial(_joined, makers) if all(makers) else None)
+    group_vocab = None if groups is None else first.group_vocab
+    shared = [k for k in first.cues if all(k in i.cues for i in images)]
+    return Images(
+        _cat_pixels(images), _cat(i.y for i in images), first.vocab, first.size,
+        name=' + '.join(dict.fromkeys(i.name for i in images)), masks=_cat(i.masks for i in images),
+        cues={k: torch.cat([i.cues[k] for i in images]) for k in shared}, groups=groups, group_vocab=group_vocab,
+        maker=partial(_join_at, makers) if all(makers) else None)
 
-# %% ../../nbs/10_data.images.ipynb #babde50a
+# %% ../../nbs/10_data.images.ipynb #6c49cfaa
 def show_images(
     x:torch.Tensor, # pixels in [0, 1], N x 3 x H x W
     titles=None, # N texts
@@ -256,8 +283,8 @@ def show_images(
     side:float=.7, # inches of an image, above 0
 ):
     "Draw images in a grid; returns the figure."
-    rows = -(-len(x) // ncols)
-    fig, axes = plt.subplots(rows, ncols, figsize=(ncols * side, rows * (side + .2 * (titles is not None))), squeeze=False)
+    rows, height = -(-len(x) // ncols), side if titles is None else side + .2
+    fig, axes = plt.subplots(rows, ncols, figsize=(ncols * side, rows * height), squeeze=False)
     for ax in axes.flat: ax.axis('off')
     for i, (ax, image) in enumerate(zip(axes.flat, x)):
         ax.imshow(image.detach().cpu().permute(1, 2, 0).clamp(0, 1).numpy(), interpolation='nearest')

@@ -60,16 +60,14 @@ def _answers(net, x):
 
 def _attackers(cast): return {'teacher': cast.of('T')[0]} | {'foreign': m for m in cast.of('foreign')[:1]}
 
-def _key(member): return member.model, member.seed
-
 # %% ../../nbs/43_probes.adversarial.ipynb #9cd6a6f2
 def _attack(cast, attacked, clean, x, y, idxs, attack):
     "Which images fool the attacked network, and what every other one answers to these: (fooled, samples, (model, seed) -> changed)."
     changed_x = _climb(attacked.net, x, y, **attack)
-    fooled = _answers(attacked.net, changed_x) != clean[_key(attacked)][idxs]
+    fooled = _answers(attacked.net, changed_x) != clean[attacked.key][idxs]
     left, samples = changed_x[fooled.to(x.device)], idxs[fooled]
     others = [m for m in cast.networks if m is not attacked]
-    return fooled, samples, {_key(m): _answers(m.net, left) != clean[_key(m)][samples] if len(left) else fooled[:0] for m in others}
+    return fooled, samples, {m.key: _answers(m.net, left) != clean[m.key][samples] if len(left) else fooled[:0] for m in others}
 
 # %% ../../nbs/43_probes.adversarial.ipynb #7ff65c3b
 def _rows(cast, condition, attacked, found, right, eps):
@@ -80,7 +78,7 @@ def _rows(cast, condition, attacked, found, right, eps):
     if len(samples) == 0: return rows
     counts = torch.stack([r[samples] for r in right.values()]).all(0).any()
     for m in [m for m in cast.networks if m is not attacked]:
-        changed, both = torch.cat([f[2][_key(m)] for f in found]).float(), right['T', 0][samples] & right[_key(m)][samples]
+        changed, both = torch.cat([f[2][m.key] for f in found]).float(), right['T', 0][samples] & right[m.key][samples]
         rows.append(table('adversarial', condition, 'fooled', m, samples, changed))
         if counts: rows.append(table('adversarial', condition, 'fooled, correct', m, samples, changed.where(both, torch.nan)))
     return rows

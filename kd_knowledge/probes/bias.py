@@ -39,8 +39,8 @@ def _parts(shape, told):
 # %% ../../nbs/46_probes.bias.ipynb #551e9c36
 def _judged(cast, told):
     "The members that answered by a cue at all; of the students those of whose name, and of the independent ones, every network did."
-    some = lambda *models: all(told[m.model, m.seed].any() for m in cast.of(*models))
-    return [m for m in cast.networks if (some(m.model, cast.independent) if m in cast.students else told[m.model, m.seed].any())]
+    some = lambda *models: all(told[m.key].any() for m in cast.of(*models))
+    return [m for m in cast.networks if (some(m.model, cast.independent) if m in cast.students else told[m.key].any())]
 
 # %% ../../nbs/46_probes.bias.ipynb #9a99793e
 def shape_bias(
@@ -56,8 +56,8 @@ def shape_bias(
     answers = {k: decisions(z, found)[samples] for k, z in cast.logits(found, bs, device).items()}
     shape = {k: a == found.y[samples] for k, a in answers.items()}
     told = {k: shape[k] | (a == found.cues['texture'][samples]) for k, a in answers.items()}
-    rows = [table('bias', 'cue conflict', 'shape bias', m, samples, _parts(shape[m.model, m.seed], told[m.model, m.seed])) for m in _judged(cast, told)]
-    rows += [table('bias', 'cue conflict', 'answered by a cue', m, samples, told[m.model, m.seed]) for m in cast.networks]
+    rows = [table('bias', 'cue conflict', 'shape bias', m, samples, _parts(shape[m.key], told[m.key])) for m in _judged(cast, told)]
+    rows += [table('bias', 'cue conflict', 'answered by a cue', m, samples, told[m.key]) for m in cast.networks]
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/46_probes.bias.ipynb #079b60a5
@@ -120,7 +120,7 @@ def group_bias(
     names = _group_names(images)
     right = {k: decisions(z, images) == images.y for k, z in cast.logits(images, bs, device).items()}
     samples = {'all': torch.arange(len(images)), **{name: (images.groups == k).nonzero().flatten() for k, name in names.items()}}
-    return pd.concat([table('groups', name, 'accuracy', m, i, right[m.model, m.seed][i]) for name, i in samples.items() for m in cast.networks],
+    return pd.concat([table('groups', name, 'accuracy', m, i, right[m.key][i]) for name, i in samples.items() for m in cast.networks],
                      ignore_index=True)
 
 # %% ../../nbs/46_probes.bias.ipynb #66a0bbe8

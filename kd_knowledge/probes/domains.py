@@ -47,10 +47,10 @@ def _rows(cast, condition, images, bs, device):
     "Consensus, and accuracy where there are labels for it, on one set of images."
     logits, samples = cast.logits(images, bs, device), range(len(images))
     top = {k: z.argmax(1) for k, z in logits.items()}
-    rows = [table('domains', condition, 'consensus', m, samples, top[m.model, m.seed] == top['T', 0]) for m in cast.networks if m.role != 'teacher']
+    rows = [table('domains', condition, 'consensus', m, samples, top[m.key] == top['T', 0]) for m in cast.networks if m.role != 'teacher']
     if not _fits(logits['T', 0].shape[1], images): return rows
     right = {k: decisions(z, images) == images.y for k, z in logits.items()}
-    return rows + [table('domains', condition, 'accuracy', m, samples, right[m.model, m.seed]) for m in cast.networks]
+    return rows + [table('domains', condition, 'accuracy', m, samples, right[m.key]) for m in cast.networks]
 
 # %% ../../nbs/45_probes.domains.ipynb #f24fab4f
 def consensus(

@@ -74,7 +74,7 @@ def _split(right):
 def _consistency(others, logits, y):
     "The rows of error consistency; none where it is undefined for a network."
     right = _said(logits['T', 0]) == y
-    parts = [(m, _kappa_parts(right, _said(logits[m.model, m.seed]) == y)) for m in others]
+    parts = [(m, _kappa_parts(right, _said(logits[m.key]) == y)) for m in others]
     return [] if any(p.isnan().any() for _, p in parts) else [table('fidelity', 'all', 'error consistency', m, range(len(y)), p) for m, p in parts]
 
 # %% ../../nbs/49_probes.fidelity.ipynb #a699931d
@@ -89,8 +89,8 @@ def fidelity(
     logits, rows = cast.logits(images, bs, device), []
     teacher, others = logits['T', 0], [m for m in cast.networks if m.role != 'teacher']
     for condition, kept in _split(_said(teacher) == images.y).items():
-        for m in others: rows.append(table('fidelity', condition, 'agreement', m, kept, (_said(teacher) == _said(logits[m.model, m.seed]))[kept]))
-        for m in cast.networks: rows.append(table('fidelity', condition, 'KL', m, kept, _kl(teacher, logits[m.model, m.seed])[kept]))
+        for m in others: rows.append(table('fidelity', condition, 'agreement', m, kept, (_said(teacher) == _said(logits[m.key]))[kept]))
+        for m in cast.networks: rows.append(table('fidelity', condition, 'KL', m, kept, _kl(teacher, logits[m.key])[kept]))
     return pd.concat(rows + _consistency(others, logits, images.y), ignore_index=True)
 
 # %% ../../nbs/49_probes.fidelity.ipynb #e1fa3cb8
@@ -107,7 +107,7 @@ def calibration(
 ) -> pd.DataFrame: # the long table: condition `seen`, metric `ECE` with 15 bins, all networks
     "How far confidence and accuracy are apart (Guo 2017): the mean of a network's rows is its `ece`."
     logits = cast.logits(images, bs, device)
-    return pd.concat([table('calibration', 'seen', 'ECE', m, range(len(images.y)), _ece_parts(*_confidence(logits[m.model, m.seed], images.y)))
+    return pd.concat([table('calibration', 'seen', 'ECE', m, range(len(images.y)), _ece_parts(*_confidence(logits[m.key], images.y)))
                       for m in cast.networks], ignore_index=True)
 
 # %% ../../nbs/49_probes.fidelity.ipynb #6c9d4803
@@ -130,7 +130,7 @@ def plot_reliability(
     logits, names = cast.logits(images, bs, device), list(dict.fromkeys(m.model for m in cast.networks))
     axes = plt.subplots(1, len(names), figsize=(1.5*len(names) + .3, 1.9), sharex=True, sharey=True, squeeze=False)[1][0]
     for ax, name in zip(axes, names):
-        told = [_confidence(logits[m.model, m.seed], images.y) for m in cast.of(name)]
+        told = [_confidence(logits[m.key], images.y) for m in cast.of(name)]
         ax.plot([0, 1], [0, 1], color='.8', lw=1)
         for sure, accuracy, share in (_reliability(*t, bins) for t in told):
             ax.plot(sure, accuracy, lw=1, color=colour(name))

@@ -73,8 +73,8 @@ def _answers(net, x): return net(x).argmax(1).cpu()
 def _kept(cast, probe, shown, clean, idxs):
     "(model, seed) -> for each image of a batch, whether the answers agree."
     for m in cast.networks:
-        first = clean[m.model, m.seed][idxs] if probe == 'colour' else _answers(m.net, shown[0])
-        yield (m.model, m.seed), first == _answers(m.net, shown[-1])
+        first = clean[m.key][idxs] if probe == 'colour' else _answers(m.net, shown[0])
+        yield m.key, first == _answers(m.net, shown[-1])
 
 # %% ../../nbs/44_probes.invariance.ipynb #ee36292f
 def _wide(images, shifts):
@@ -97,14 +97,14 @@ def _compare(cast, images, conditions, bs, seed, device, wide=False):
     require(cases, 'colours', 'no condition is given', 'Give at least one strength, scale or shift')
     sources = {probe: _wide(images, conditions[probe]) if wide and probe == 'shift' else images for probe, _ in cases}
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()} if 'colour' in sources else None
-    found = {case: {(m.model, m.seed): [] for m in cast.networks} for case in cases}
+    found = {case: {m.key: [] for m in cast.networks} for case in cases}
     with cast.run(device, images), torch.inference_mode():
         for idxs in progress(torch.arange(len(images)).split(bs), 'invariance'):
             x = _read(sources, idxs, device)
             for probe, c in cases:
                 shown = views(probe, x[probe], c, seed, int(idxs[0]), images.size)
                 for key, kept in _kept(cast, probe, shown, clean, idxs): found[probe, c][key].append(kept)
-    return pd.concat([table(probe, c, 'agreement', m, range(len(images)), torch.cat(found[probe, c][m.model, m.seed]))
+    return pd.concat([table(probe, c, 'agreement', m, range(len(images)), torch.cat(found[probe, c][m.key]))
                       for probe, c in cases for m in cast.networks], ignore_index=True)
 
 # %% ../../nbs/44_probes.invariance.ipynb #da1fb639

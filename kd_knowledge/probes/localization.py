@@ -149,7 +149,7 @@ def choose(
     return torch.randperm(len(images), generator=generator('choose', seed))[:n].sort().values
 
 # %% ../../nbs/42_probes.localization.ipynb #8a10c393
-def _anatomies(cast, given): return {(m.model, m.seed): (given or {}).get(m.model) or find_anatomy(m.net) for m in cast.networks}
+def _anatomies(cast, given): return {m.key: (given or {}).get(m.model) or find_anatomy(m.net) for m in cast.networks}
 
 def _scores(maps, teachers, masks):
     found = {'cosine': cosine(maps, teachers), 'all-zero map': (maps.flatten(1).amax(1) == 0)}
@@ -160,9 +160,9 @@ def _rows(cast, scores, method, samples):
     "The long table of scores, (model, seed) -> list of dicts metric -> values."
     rows = []
     for m in cast.networks:
-        for metric in scores[m.model, m.seed][0]:
+        for metric in scores[m.key][0]:
             if metric == 'cosine' and m.role == 'teacher': continue
-            values = torch.cat([s[metric].float().cpu() for s in scores[m.model, m.seed]])
+            values = torch.cat([s[metric].float().cpu() for s in scores[m.key]])
             rows.append(table('localization', method, metric, m, samples, values))
     return pd.concat(rows, ignore_index=True)
 
@@ -180,11 +180,11 @@ def localization(
 ) -> pd.DataFrame: # the long table; metrics `cosine`, `closer`, `all-zero map` and, with masks, `energy in mask`, `pointing game`
     "How near each network's map of the true class is to the teacher's, image by image (paper, section 4.1). Raises `KDError` for an unknown method."
     chosen = choose(images, n, seed)
-    part, scores = images.subset(chosen), {(m.model, m.seed): [] for m in cast.networks}
+    part, scores = images.subset(chosen), {m.key: [] for m in cast.networks}
     where = _anatomies(cast, anatomies)
     with cast.run(device, part if method == 'grad_cam' else None, [w.last_map for w in where.values()]):
         for x, y, idxs in progress(part.batches(bs, device), 'localization', total=-(-len(part)//bs)):
-            maps = {(m.model, m.seed): attribute(m.net, x, y, method, where[m.model, m.seed], **options) for m in cast.networks}
+            maps = {m.key: attribute(m.net, x, y, method, where[m.key], **options) for m in cast.networks}
             masks = None if part.masks is None else part.masks[idxs.cpu()]
             for key, mine in maps.items(): scores[key].append(_scores(mine, maps['T', 0], masks))
     rows = _rows(cast, scores, method, chosen)

@@ -67,7 +67,7 @@ def _layers(cast, images, layers):
     for model, found in named.items():
         require(cast.of(model), 'layers', f'no network {model!r}', f'Give some of {", ".join(dict.fromkeys(m.model for m in cast.networks))}')
         require(found, 'layers', f'none for {model!r}', 'Give names of modules, as in net.named_modules()')
-    return {(m.model, m.seed): named.get(m.model) or anatomy(m.net, images.size).layers for m in cast.networks}
+    return {m.key: named.get(m.model) or anatomy(m.net, images.size).layers for m in cast.networks}
 
 # %% ../../nbs/47_probes.representation.ipynb #177d2524
 def _stack(net, seen, names, x):
@@ -79,10 +79,10 @@ def _hsics(cast, images, names, bs, batches, seed, device):
     "(model, seed) -> HSIC of each batch: with the teacher's layers (batches x teacher's x its own), and of each layer with itself (batches x its own)."
     found = {k: ([], []) for k in names}
     with cast.run(device), torch.inference_mode(), ExitStack() as stack:
-        seen = {(m.model, m.seed): stack.enter_context(taps(m.net, *names[m.model, m.seed].values(), read=_pairs)) for m in cast.networks}
+        seen = {m.key: stack.enter_context(taps(m.net, *names[m.key].values(), read=_pairs)) for m in cast.networks}
         for idxs in progress(_split(len(images), bs, batches, seed), 'representation'):
-            x, key = images.pixels(idxs, device), lambda m: (m.model, m.seed)
-            stacks = {key(m): _stack(m.net, seen[key(m)], names[key(m)].values(), x) for m in cast.networks}
+            x = images.pixels(idxs, device)
+            stacks = {m.key: _stack(m.net, seen[m.key], names[m.key].values(), x) for m in cast.networks}
             for k, own in stacks.items():
                 found[k][0].append(stacks['T', 0] @ own.T)
                 found[k][1].append(own.square().sum(1))
@@ -137,7 +137,7 @@ def representation(
     names, parts = _parts(cast, images, layers, bs, batches, seed, device)
     rows = []
     for m in [m for m in cast.networks if m.role != 'teacher']:
-        labels, found = list(names[m.model, m.seed]), parts[m.model, m.seed]
+        labels, found = list(names[m.key]), parts[m.key]
         beside = [labels.index(o) for o in corresponding(names['T', 0], labels).values()]
         rows += [table('representation', f, 'CKA', m, range(len(found)), found[:, i, j]) for i, (f, j) in enumerate(zip(names['T', 0], beside))]
     return pd.concat(rows, ignore_index=True)
