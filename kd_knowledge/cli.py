@@ -124,17 +124,17 @@ def kd_probe(
     add_options(parser, Probing)
     return command(parser, _run_probing, argv)
 
-# %% ../nbs/80_cli.ipynb #7503e53d
-def _write_agreement(printed, results, out):
-    from kd_knowledge.report.paper import write_agreement # lazy: pandas and SciPy take a second
-    write_agreement(printed, results, out)
+# %% ../nbs/80_cli.ipynb #ca378e60
+def _write_agreement(**options):
+    from kd_knowledge.report.paper import write_agreement # lazy: pandas and PyTorch take seconds
+    write_agreement(**options)
 
 def kd_results(
     argv:list=None, # the command line without the program's name; None takes the real one
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
     "The command `kd_results`: write the table of the paper's figures beside those of stored studies."
     parser = _Parser('kd_results', description=kd_results.__doc__)
-    parser.add_argument('--printed', help="the paper's figures (default: those that come with the package)", metavar='FILE')
+    parser.add_argument('--printed', help="the paper's figures (default: those that come with the package)", default=argparse.SUPPRESS, metavar='FILE')
     parser.add_argument('--results', help='folder with a folder for each stored study (default: %(default)s)', default='nbs/results', metavar='FOLDER')
     parser.add_argument('--out', help='where to write (default: %(default)s)', default='nbs/studies/agreement.csv', metavar='FILE')
     return command(parser, _write_agreement, argv)

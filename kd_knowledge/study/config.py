@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AT_LEAST_1', 'SHARES', 'RECIPES', 'REQUIRED', 'SETTINGS', 'NOTES', 'ELSEWHERE', 'READING', 'Study', 'Probing',
-           'option_help', 'fits', 'option_names', 'read_settings', 'config_of', 'load_study', 'load_asked', 'telling',
-           'question', 'note_finished', 'finished_steps', 'launched']
+           'option_help', 'fits', 'option_names', 'read_settings', 'config_of', 'load_study', 'telling', 'question',
+           'note_finished', 'finished_steps', 'launched']
 
 # %% ../../nbs/60_study.config.ipynb #b7147ad8
 import json
@@ -207,17 +207,6 @@ def load_study(
 ) -> Study: # checked
     "A study from its config. Raises `KDError` for what cannot be."
     return Study(**asdict(start or Study()) | config_of(read_settings(path))).check()
-
-# %% ../../nbs/60_study.config.ipynb #6de9370f
-def load_asked(
-    folder, # a run folder
-): # the `Study` or `Probing` that was asked there
-    "What a run folder was made for. Raises `KDError` if its config cannot be read."
-    path = Path(folder)/'config.yaml'
-    with option_names(config='folder'): config = _read_yaml(path)
-    try: return (Study if 'seeds' in config else Probing)(**config)
-    except TypeError as e:
-        require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')
 
 # %% ../../nbs/60_study.config.ipynb #aec3711f
 ELSEWHERE = 'device workers out'.split() # fields that change no result

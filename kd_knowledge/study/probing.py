@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TRIAL', 'fitting', 'ask_probe', 'run_probe', 'write_accuracy', 'write_results', 'do_step', 'try_probes',
-           'find_network']
+           'find_network', 'load_asked']
 
 # %% ../../nbs/65_study.probing.ipynb #d5ffe9eb
 import sys
@@ -29,7 +29,7 @@ from ..probes.evidence import estimate, headline
 from ..report.findings import write_images, write_networks
 from ..report.figures import write_extremes, write_figures
 from ..report.html import write_report
-from .config import option_names, Probing, Study
+from .config import option_names, Probing, read_settings, Study
 from .steps import Bench, lacking, objectives_of, Step
 from .training import is_file, make_random, train_students, train_teacher
 
@@ -231,3 +231,14 @@ def images(self:Probing,
     require(len(images.vocab) == n, 'target', f'the images have {len(images.vocab)} classes, the networks {n}',
             "Give --target predicted to take the teacher's answers for the true classes")
     return images
+
+# %% ../../nbs/65_study.probing.ipynb #9652e2e4
+def load_asked(
+    folder, # a run folder
+): # the `Study` or `Probing` that was asked there
+    "What a run folder was made for. Raises `KDError` if its config cannot be read."
+    path = Path(folder)/'config.yaml'
+    with option_names(config='folder'): config = read_settings(path)
+    try: return (Study if 'seeds' in config else Probing)(**config)
+    except TypeError as e:
+        require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')
