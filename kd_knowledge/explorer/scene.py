@@ -22,8 +22,7 @@ from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast, probe_of, PROBES
 from ..probes.evidence import estimate
 from ..report.findings import read_run
-from ..study.config import Probing, Study
-from ..study.run import _domain_images
+from ..study.probing import load_asked
 
 # %% ../../nbs/70_explorer.scene.ipynb #c70d8dc0
 def effects(
