@@ -9,7 +9,8 @@ IMPORTS = ast.Import, ast.ImportFrom
 
 def source(cell): return ''.join(cell['source'])
 
-def exported(nb): return [source(c) for c in nb['cells'] if c['cell_type'] == 'code' and source(c).startswith('#| export')]
+def exported(nb):
+    return [source(c) for c in nb['cells'] if c['cell_type'] == 'code' and source(c).startswith('#| export')]
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda p: str(p.relative_to(NBS)))
 def path(request): return request.param
@@ -25,7 +26,8 @@ def test_holds_no_widget_state(path, nb):
     assert 'widgets' not in nb['metadata']
     assert 'application/vnd.jupyter.widget' not in path.read_text(encoding='utf-8')
 
-def test_holds_its_sources_in_lines_that_can_be_compared(nb): assert all(isinstance(c['source'], list) for c in nb['cells'])
+def test_holds_its_sources_in_lines_that_can_be_compared(nb):
+    assert all(isinstance(c['source'], list) for c in nb['cells'])
 
 def test_begins_with_a_title_and_a_quoted_line(nb):
     first = nb['cells'][0]
