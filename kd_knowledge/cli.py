@@ -18,7 +18,7 @@ from .study.config import _help, load_study, Probing, Study
 from .study.presets import _needed, load_preset, NEEDS, PRESETS
 from .study.training import _helps
 from .study.run import run_probing, run_study
-from .explorer.page import _serve_run
+from .explorer.page import serve_run
 
 # %% ../nbs/80_cli.ipynb #bf21ebd3
 def _add_options(parser, cls):
@@ -98,4 +98,4 @@ def kd_explore(
     parser.add_argument('run', help='the folder of a finished run (default: runs/default)', nargs='?', default='runs/default', metavar='RUN')
     parser.add_argument('--port', help='where the page is served on this machine (default: 8866)', type=int, default=8866, metavar='INT')
     parser.add_argument('--no-browser', help='do not open the browser', action='store_true')
-    return _command(parser, _serve_run, argv)
+    return _command(parser, serve_run, argv)
