@@ -26,14 +26,15 @@ def _blend_(x, other, factor):
 
 def _to_grey(x): return (x[:, :1] * .2989).add_(x[:, 1:2], alpha=.587).add_(x[:, 2:], alpha=.114)
 
-# %% ../../nbs/12_data.augment.ipynb #0a8c97de
+# %% ../../nbs/12_data.augment.ipynb #28a42ec7
 def _adjust_hue(x, shift):
     "Turn the hue of each image by `shift` (N, in turns), keeping HSV's saturation and value."
     r, g, b = x.unbind(1)
     value = torch.maximum(torch.maximum(r, g), b)
     chroma = value - torch.minimum(torch.minimum(r, g), b)
     part = 1 / chroma.clamp_min(1e-12)
-    hue = torch.where(value == r, (g - b) * part, torch.where(value == g, (b - r) * part + 2, (r - g) * part + 4))
+    other = torch.where(value == g, (b - r) * part + 2, (r - g) * part + 4)
+    hue = torch.where(value == r, (g - b) * part, other)
     hue += 6 * shift.view(-1, 1, 1)
     def channel(offset):
         k = hue + offset
@@ -41,10 +42,10 @@ def _adjust_hue(x, shift):
         return value - k.sub_(2).abs_().neg_().add_(2).clamp_(0, 1).mul_(chroma)
     return torch.stack([channel(offset) for offset in (5, 3, 1)], 1)
 
-# %% ../../nbs/12_data.augment.ipynb #312823d2
+# %% ../../nbs/12_data.augment.ipynb #edde0225
 def adjust_colours(
     x:torch.Tensor, # pixels in [0, 1], N x 3 x H x W
-    factors:torch.Tensor, # N x 4: brightness, contrast, saturation (1 keeps), and the turn of the hue (0 keeps; -.5 to .5)
+    factors:torch.Tensor, # N x 4: brightness, contrast, saturation (1 keeps), turn of the hue (0 keeps; -.5 to .5)
 ) -> torch.Tensor: # pixels in [0, 1]
     "Change each image by its own factors, in this order, as torchvision's `adjust_*` do."
     brightness, contrast, saturation, hue = factors.to(x).unbind(1)
@@ -53,21 +54,21 @@ def adjust_colours(
     x = _blend_(x, _to_grey(x), saturation)
     return _adjust_hue(x, hue)
 
-# %% ../../nbs/12_data.augment.ipynb #157f6df7
+# %% ../../nbs/12_data.augment.ipynb #43b79229
 def colour_jitter(
     x:torch.Tensor, # pixels in [0, 1], N x 3 x H x W
     strength:float, # s from 0 to 1: factors in [1 - s, 1 + s], the hue turned by -s/2 to s/2
     generator:torch.Generator=None, # where the factors come from; None is PyTorch's own
 ) -> torch.Tensor: # pixels in [0, 1]
-    "Random brightness, contrast, saturation and hue for each image (PAPER E3: .4, hue .2). Raises `KDError` for a strength outside [0, 1]."
+    "Random brightness, contrast, saturation and hue for each image (PAPER E3: .4, hue .2). Raises `KDError`."
     require(0 <= strength <= 1, 'strength', f'got {strength}', 'Give 0 to 1; the paper trains with 0.4')
     half = torch.tensor([1, 1, 1, .5]) * strength
     draw = _uniform((len(x), 4), -1, 1, generator, x.device)
     return adjust_colours(x, draw * half.to(draw) + torch.tensor([1., 1, 1, 0]).to(draw))
 
-# %% ../../nbs/12_data.augment.ipynb #b08d836e
+# %% ../../nbs/12_data.augment.ipynb #6f4382db
 def _boxes(n, scale, ratio, generator, height, width):
-    "Sides (share of the image) and corners of random boxes, N x 4: w, h, left, top; the first of ten draws that fits, else the whole image."
+    "Random boxes as shares of the image, N x 4: w, h, left, top; the first of ten draws that fits, else all of it."
     u = _uniform((n, 12, 2), 0, 1, generator, 'cpu')
     area = scale[0] + (scale[1] - scale[0]) * u[:, :10, 0]
     log = torch.tensor(ratio).log()
@@ -87,7 +88,7 @@ def _sample(x, boxes, flip, size):
     grid = F.affine_grid(theta, (len(x), x.shape[1], size, size), align_corners=False)
     return F.grid_sample(x, grid.to(x.dtype), mode='bilinear', padding_mode='border', align_corners=False)
 
-# %% ../../nbs/12_data.augment.ipynb #f3b6cbfc
+# %% ../../nbs/12_data.augment.ipynb #8cd2c8d4
 def random_resized_crop(
     x:torch.Tensor, # pixels, N x C x H x W
     scale, # (low, high): share of the image's area, above 0 and at most 1; equal for a fixed share
@@ -98,31 +99,33 @@ def random_resized_crop(
 ) -> torch.Tensor: # N x C x size x size
     "A random box of each image, resized (PAPER E5; Szegedy 2014). Raises `KDError` for a scale outside (0, 1]."
     low, high = scale
-    require(0 < low <= high <= 1, 'scale', f'got {scale}', 'Give (low, high) with 0 < low <= high <= 1, for example (0.08, 1)')
+    fix = 'Give (low, high) with 0 < low <= high <= 1, for example (0.08, 1)'
+    require(0 < low <= high <= 1, 'scale', f'got {scale}', fix)
     boxes = _boxes(len(x), scale, ratio, generator, *x.shape[2:])
     side = _uniform((len(x),), 0, 1, generator, x.device)
     return _sample(x, boxes, 1 - 2 * (side < .5).float() if flip else 1, size or x.shape[2])
 
-# %% ../../nbs/12_data.augment.ipynb #c9e3c895
+# %% ../../nbs/12_data.augment.ipynb #affb4e19
 def random_shift(
     x:torch.Tensor, # pixels, N x C x H x W, square
     m:int, # largest shift, pixels, 0 or more
     generator:torch.Generator=None, # where the corners come from; None is PyTorch's own
     size:int=None, # side of the crops, pixels, 1 or more; None keeps that of `x`
 ) -> tuple: # two batches N x C x size x size
-    "Two random crops of the centre of size + m pixels (PAPER E6). An image smaller than that is first continued by reflection. Raises `KDError`."
+    "Two random crops of the centre of size + m pixels (PAPER E6); a smaller image is first continued by reflection."
     height, width = x.shape[2:]
     size = size or height
     _check_number('m', m, 0, 'Give 0 or more pixels, for example 4')
     pads = [max(0, size + m - side) for side in (width, height)]
-    require(max(pads) < 2 * min(height, width) - 1, 'm', f'{m} pixels are too many for an image of {height} x {width}', f'Give at most {height // 2}')
+    possible = max(pads) < 2 * min(height, width) - 1
+    require(possible, 'm', f'{m} pixels are too many for an image of {height} x {width}', f'Give at most {height // 2}')
     x = F.pad(x, [p for pad in pads for p in (pad // 2, pad - pad // 2)], mode='reflect')
     top, left = (x.shape[2] - size - m) // 2, (x.shape[3] - size - m) // 2
     windows = x[:, :, top:top + size + m, left:left + size + m].unfold(2, size, 1).unfold(3, size, 1)
     corners = _uniform((2, 2, len(x)), 0, m + 1, generator, x.device).long().clamp_max(m)
     return tuple(windows[torch.arange(len(x), device=x.device), :, dy, dx] for dy, dx in corners)
 
-# %% ../../nbs/12_data.augment.ipynb #0a8d8df6
+# %% ../../nbs/12_data.augment.ipynb #583269f7
 class Augment:
     "Random resized crop, flip and colour jitter of each image of a batch, on the device where it lies (PAPER E3, E5)."
     def __init__(self,
@@ -130,7 +133,8 @@ class Augment:
         flip:bool=True, # whether to mirror half of the images
         jitter:float=0., # strength of the colour jitter, 0 to 1; hue turns by up to half of it
     ):
-        require(crop is None or (len(crop) == 2 and 0 < crop[0] <= crop[1] <= 1), 'crop', f'got {crop}', 'Give (low, high) with 0 < low <= high <= 1, or None')
+        sound = crop is None or (len(crop) == 2 and 0 < crop[0] <= crop[1] <= 1)
+        require(sound, 'crop', f'got {crop}', 'Give (low, high) with 0 < low <= high <= 1, or None')
         require(0 <= jitter <= 1, 'jitter', f'got {jitter}', 'Give 0 to 1; the paper trains with 0.4')
         self.crop, self.flip, self.jitter = crop, flip, jitter
 

@@ -40,10 +40,11 @@ def hash_uniform(
     "Random numbers that depend on (seed, index, draw) alone, the same on every machine."
     return (_hash(seed, index, draw) >> np.uint64(11)) * 2.**-53
 
-# %% ../../nbs/11_data.world.ipynb #73a44c5c
+# %% ../../nbs/11_data.world.ipynb #6de109fe
 SHAPES = 'disc square triangle flower trefoil cross ring crescent hexagon bar'.split()
 
 def _box(x, y, w, h): return np.maximum(np.abs(x) - w, np.abs(y) - h)
+
 def _lobes(x, y, r, k, mean, depth):
     "A curve r = mean + depth cos(k theta), k = 3 or 5, by Chebyshev's polynomial."
     c = x / np.maximum(r, np.float32(1e-6))
@@ -51,7 +52,7 @@ def _lobes(x, y, r, k, mean, depth):
     wave = c * (4 * c2 - 3) if k == 3 else c * (c2 * (16 * c2 - 20) + 5)
     return (r - mean - depth * wave) * np.float32(.8)
 
-# %% ../../nbs/11_data.world.ipynb #25988bde
+# %% ../../nbs/11_data.world.ipynb #c6704021
 def _distance(k, x, y):
     "Signed distance of the points (x, y) to shape `k` of unit size."
     r, s = np.sqrt(x * x + y * y), np.float32(.8660254)
@@ -59,9 +60,11 @@ def _distance(k, x, y):
     if k == 1: return _box(x, y, np.float32(.76), np.float32(.76))
     if k == 2: return np.maximum(y, s * np.abs(x) - y / 2) - np.float32(.54)
     if k in (3, 4): return _lobes(x, y, r, 5 if k == 3 else 3, np.float32(.74), np.float32(.24))
-    if k == 5: return np.minimum(_box(x, y, np.float32(1), np.float32(.3)), _box(x, y, np.float32(.3), np.float32(1)))
+    if k == 5:
+        return np.minimum(_box(x, y, np.float32(1), np.float32(.3)), _box(x, y, np.float32(.3), np.float32(1)))
     if k == 6: return np.abs(r - np.float32(.7)) - np.float32(.24)
-    if k == 7: return np.maximum(r - np.float32(.95), np.float32(.75) - np.sqrt((x - np.float32(.45)) ** 2 + y * y))
+    if k == 7:
+        return np.maximum(r - np.float32(.95), np.float32(.75) - np.sqrt((x - np.float32(.45)) ** 2 + y * y))
     if k == 8: return np.maximum(np.abs(y), s * np.abs(x) + np.abs(y) / 2) - np.float32(.8)
     return _box(x, y, np.float32(1), np.float32(.32))
 
@@ -89,14 +92,14 @@ def _texture(k, u, v, grain):
     if k == 8: return _contrast(_wave(np.sqrt(u * u + v * v) / 5))
     return _contrast(grain * 2 - 1)
 
-# %% ../../nbs/11_data.world.ipynb #096ca786
+# %% ../../nbs/11_data.world.ipynb #d7409e42
 def _points(u, size):
     "Pixel centres N x H x W in units of 1/32 of the image, seen from the object's centre."
     axis = ((np.arange(size) + .5) * (32 / size)).astype(np.float32)
     col = lambda v: v.astype(np.float32)[:, None, None]
     return axis[None, None, :] - col(12.5 + 7 * u[:, 6]), axis[None, :, None] - col(12.5 + 7 * u[:, 7])
 
-def _turned(x, y, angle, scale):
+def _rotate(x, y, angle, scale):
     "The points turned by `angle` (radians) and divided by `scale`, one of each per image."
     c, s = ((f(angle) / scale).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
     return x * c + y * s, y * c - x * s
@@ -114,49 +117,53 @@ def _colour(hue, saturation):
     rgb = 1 - saturation[:, None] * np.clip(np.minimum(k, 4 - k), 0, 1)
     return rgb.astype(np.float32)[:, :, None, None]
 
-# %% ../../nbs/11_data.world.ipynb #6a71f736
+# %% ../../nbs/11_data.world.ipynb #9a093ad4
 def _labels(seed, index, u, cue, conflict):
-    "Class, texture and hue labels: they agree in a share `cue`; in a conflict texture and hue are those of one other class."
+    "Class, texture and hue: they agree in a share `cue`; in a conflict texture and hue are those of one other class."
     y = ((index + np.floor(hash_uniform(seed, index // 10, 99) * 10)) % 10).astype(int)
     if conflict: return y, *2 * [(y + 1 + np.floor(u[:, 2] * 9).astype(int)) % 10]
     agree, other = u[:, 1] < cue, np.floor(u[:, 2:4] * 10).astype(int)
     return y, np.where(agree, y, other[:, 0]), np.where(agree, y, other[:, 1])
 
-# %% ../../nbs/11_data.world.ipynb #f4335717
+# %% ../../nbs/11_data.world.ipynb #fac5738d
 def _scene(seed, index, size, cue, conflict=False):
     "The scenes of the images `index`: labels, distance to the edge (pixels), texture coordinates and grain."
     u = hash_uniform(seed, index[:, None], np.arange(40))
     y, texture, hue = _labels(seed, index, u, cue, conflict)
     px, py = _points(u, size)
     radius = 8 + 5 * u[:, 5]
-    d = _by_kind(y, _distance, *_turned(px, py, 2 * np.pi * u[:, 8], radius)) * (radius * size / 32).astype(np.float32)[:, None, None]
-    tu, tv = _turned(px, py, .3 * (u[:, 14] - .5), .85 + .3 * u[:, 13])
+    d = _by_kind(y, _distance, *_rotate(px, py, 2 * np.pi * u[:, 8], radius))
+    d = d * (radius * size / 32).astype(np.float32)[:, None, None]
+    tu, tv = _rotate(px, py, .3 * (u[:, 14] - .5), .85 + .3 * u[:, 13])
     cell = np.arange(size) * 32 // (2 * size)
     grain = hash_uniform(seed, index[:, None, None], 1000 + cell[:, None] * 16 + cell).astype(np.float32)
     shift = (12 * u[:, 12, None, None]).astype(np.float32)
-    return SimpleNamespace(seed=seed, index=index, size=size, u=u, y=y, texture=texture, hue=hue, d=d, tu=tu + shift, tv=tv + shift, grain=grain)
+    return SimpleNamespace(
+        seed=seed, index=index, size=size, u=u, y=y, texture=texture, hue=hue,
+        d=d, tu=tu + shift, tv=tv + shift, grain=grain)
 
-# %% ../../nbs/11_data.world.ipynb #cbe78fb0
-def _painted(scene, texture, hue, saturation, low, high):
+# %% ../../nbs/11_data.world.ipynb #05a625c7
+def _surface(scene, texture, hue, saturation, low, high):
     "A surface N x 3 x H x W of one texture and hue for each image, its brightness between `low` and `high` (N)."
     low, high = (v.astype(np.float32)[:, None, None] for v in (low, high))
     value = low + (high - low) * _by_kind(texture, _texture, scene.tu, scene.tv, scene.grain)
     return _colour(hue, saturation) * value[:, None]
 
-def _behind(scene):
-    "The background: two faint waves in a pale hue that belongs to the scene's group."
-    u, col = scene.u, lambda v: v.astype(np.float32)[:, None, None]
-    axis = (np.arange(scene.size) * (32 / scene.size)).astype(np.float32)
-    waves = [_wave(axis * col(.2 * u[:, k] - .1) + axis[:, None] * col(.2 * u[:, k + 1] - .1) + col(u[:, k + 2])) for k in (18, 21)]
-    value = col(.2 + .7 * u[:, 17]) * (1 + np.float32(.15) * (waves[0] + waves[1]))
-    return _colour(_group(u) / 7 + .04 * u[:, 15], .1 + .25 * u[:, 16]) * value[:, None]
-
 GROUPS = 'red yellow green turquoise blue violet pink'.split()  # families of the background's hue, seven to the circle
 
 def _group(u): return np.floor(7 * u[:, 24])
 
-# %% ../../nbs/11_data.world.ipynb #d3ae61d6
-def _over(scene, front, back):
+def _background(scene):
+    "The background: two faint waves in a pale hue that belongs to the scene's group."
+    u, col = scene.u, lambda v: v.astype(np.float32)[:, None, None]
+    axis = (np.arange(scene.size) * (32 / scene.size)).astype(np.float32)
+    slope = lambda k: col(.2 * u[:, k] - .1)
+    waves = [_wave(axis * slope(k) + axis[:, None] * slope(k + 1) + col(u[:, k + 2])) for k in (18, 21)]
+    value = col(.2 + .7 * u[:, 17]) * (1 + np.float32(.15) * (waves[0] + waves[1]))
+    return _colour(_group(u) / 7 + .04 * u[:, 15], .1 + .25 * u[:, 16]) * value[:, None]
+
+# %% ../../nbs/11_data.world.ipynb #fe9efd56
+def _compose(scene, front, back):
     "`front` where the object is, `back` elsewhere, mixed along the edge as the pixel is covered."
     cover = np.clip(np.float32(.5) - scene.d, 0, 1)[:, None]
     return back + cover * (front - back)
@@ -164,34 +171,36 @@ def _over(scene, front, back):
 def _noise(scene, strength):
     "Uniform noise N x 3 x H x W between -strength and strength (N)."
     pixel = 10_000 + np.arange(scene.size ** 2).reshape(scene.size, scene.size)
-    bits = _hash(scene.seed, scene.index[:, None, None], pixel).view(np.uint16).reshape(len(scene.index), scene.size, scene.size, 4)
+    bits = _hash(scene.seed, scene.index[:, None, None], pixel).view(np.uint16)
+    bits = bits.reshape(len(scene.index), scene.size, scene.size, 4)
     unit = (bits[..., :3].astype(np.float32) * np.float32(2 / 65535) - 1).transpose(0, 3, 1, 2)
     return unit * np.asarray(strength, np.float32).reshape(-1, 1, 1, 1)
 
-# %% ../../nbs/11_data.world.ipynb #014f6abc
+# %% ../../nbs/11_data.world.ipynb #f4f9fc50
 def _photo(scene, noise=True):
     "The seen domain: a coloured, textured object before a faintly textured background."
     u = scene.u
     high = .55 + .45 * u[:, 11]
-    front = _painted(scene, scene.texture, scene.hue / 10 + .05 * (u[:, 4] - .5), .55 + .4 * u[:, 10], .4 * high, high)
-    return _over(scene, front, _behind(scene)) + (_noise(scene, .05 + .1 * u[:, 25]) if noise else 0)
+    front = _surface(scene, scene.texture, scene.hue / 10 + .05 * (u[:, 4] - .5), .55 + .4 * u[:, 10], .4 * high, high)
+    return _compose(scene, front, _background(scene)) + (_noise(scene, .05 + .1 * u[:, 25]) if noise else 0)
 
 def _luminance(x): return (x * np.array([.299, .587, .114], np.float32)[:, None, None]).sum(1, keepdims=True)
 def _grey(scene): return _luminance(_photo(scene))
 
-# %% ../../nbs/11_data.world.ipynb #c4aea515
+# %% ../../nbs/11_data.world.ipynb #cfee78c4
 def _sketch(scene):
     "Outlined and hatched in pencil, on paper."
     line = np.clip(np.float32(scene.size / 32) - np.abs(scene.d), 0, 1)
-    hatch = np.clip(np.float32(.5) - scene.d, 0, 1) * (np.float32(.5) + np.float32(.5) * _wave((scene.tu + scene.tv) / 5))
+    hatch = np.float32(.5) + np.float32(.5) * _wave((scene.tu + scene.tv) / 5)
+    hatch = np.clip(np.float32(.5) - scene.d, 0, 1) * hatch
     dark = (.55 + .3 * scene.u[:, 10]).astype(np.float32)[:, None, None]
     return np.float32(.93) - (np.maximum(line, hatch) * dark)[:, None] + _noise(scene, .04)
 
 def _silhouette(scene):
     "Black on white."
-    return _over(scene, np.float32(0), np.float32(1))
+    return _compose(scene, np.float32(0), np.float32(1))
 
-# %% ../../nbs/11_data.world.ipynb #41887adc
+# %% ../../nbs/11_data.world.ipynb #9a92ad9f
 def _edge(scene):
     "Edges of the noiseless picture, by Sobel's operator, black on white."
     g = np.pad(_luminance(np.clip(_photo(scene, noise=False), 0, 1)), ((0, 0), (0, 0), (1, 1), (1, 1)), 'edge')
@@ -201,46 +210,50 @@ def _edge(scene):
     dx = right[..., :-2, :] + 2 * right[..., 1:-1, :] + right[..., 2:, :]
     return 1 - np.clip(np.sqrt(dx * dx + dy * dy) - np.float32(.4), 0, 1)
 
+# %% ../../nbs/11_data.world.ipynb #cd276d8e
 def _stylized(scene):
     "One texture, of no class, on object and background alike, in two hues that say nothing either."
     u, full = scene.u, np.ones(len(scene.u))
     kind = np.floor(u[:, 26] * 10).astype(int)
-    front = _painted(scene, kind, u[:, 27], .3 + .4 * u[:, 10], .55 * full, .8 + .2 * u[:, 11])
-    back = _painted(scene, kind, u[:, 27] + .25 + .5 * u[:, 28], .3 + .4 * u[:, 16], .2 * full, .35 + .1 * u[:, 17])
-    return _over(scene, front, back) + _noise(scene, .05)
+    front = _surface(scene, kind, u[:, 27], .3 + .4 * u[:, 10], .55 * full, .8 + .2 * u[:, 11])
+    back = _surface(scene, kind, u[:, 27] + .25 + .5 * u[:, 28], .3 + .4 * u[:, 16], .2 * full, .35 + .1 * u[:, 17])
+    return _compose(scene, front, back) + _noise(scene, .05)
 
-# %% ../../nbs/11_data.world.ipynb #df854c0c
+# %% ../../nbs/11_data.world.ipynb #5e8d2731
 VALID_START = 10_000_000
-_PAINTERS = {'photo': _photo, 'sketch': _sketch, 'stylized': _stylized, 'silhouette': _silhouette, 'edge': _edge, 'cue conflict': _photo, 'grey': _grey}
+_PAINTERS = {
+    'photo': _photo, 'sketch': _sketch, 'stylized': _stylized, 'silhouette': _silhouette, 'edge': _edge,
+    'cue conflict': _photo, 'grey': _grey}
 DOMAINS = [name for name in _PAINTERS if name != 'photo']
 
 def _paint(domain, seed, index, size, cue):
-    "Bytes, labels, mask and group of the images `index` in one domain."
+    "Bytes, class, mask, texture, hue and group of the images `index` in one domain."
     s = _scene(seed, index, size, cue, conflict=domain == 'cue conflict')
     x = np.clip(_PAINTERS[domain](s), 0, 1) * np.float32(255) + np.float32(.5)
     x = np.broadcast_to(x.astype(np.uint8), (len(index), 3, size, size))
     return [torch.from_numpy(np.array(v)) for v in (x, s.y, s.d < 0, s.texture, s.hue, _group(s.u).astype(int))]
 
-# %% ../../nbs/11_data.world.ipynb #0b5bb315
+# %% ../../nbs/11_data.world.ipynb #28cc3135
 def _world(name, index, seed, cue, size):
     "The scenes `index` of the world in one domain, with all that is known of them."
     name = one_of('domain', name, _PAINTERS)
     require(0 <= cue <= 1, 'cue', f'got {cue}', 'Give a share from 0 to 1, for example 0.85')
     parts = [_paint(name, seed, part, size, cue) for part in np.split(index, range(256, len(index), 256))]
     x, y, masks, texture, hue, groups = map(torch.cat, zip(*parts))
-    return Images(x, y, SHAPES, size, 'shapes' if name == 'photo' else name, masks, dict(texture=texture, hue=hue), groups, GROUPS,
-                  partial(_world, name, index, seed, cue))
+    return Images(
+        x, y, SHAPES, size, 'shapes' if name == 'photo' else name, masks, dict(texture=texture, hue=hue),
+        groups, GROUPS, partial(_world, name, index, seed, cue))
 
-# %% ../../nbs/11_data.world.ipynb #38ea2244
+# %% ../../nbs/11_data.world.ipynb #fca996c1
 def domains(
     name:str, # a name of `DOMAINS`, or `photo`, the seen one
     n:int, # images, 1 or more
     size:int=32, # pixels of each side, 8 or more
     seed:int=0, # the world
     start:int=VALID_START, # index of the first image, 0 or more; the default is the first of the valid split
-    cue:float=.85, # share of the images in which texture and hue go with the class, 0 to 1; without meaning in a cue conflict
+    cue:float=.85, # share in which texture and hue go with the class, 0 to 1; without meaning in a cue conflict
 ) -> Images:
-    "`n` scenes of the world in one domain (PAPER E7): the same index shows the same shape at the same place in each. Raises `KDError`."
+    "`n` scenes of the world in one domain (PAPER E7): an index is the same shape at the same place in each."
     _check_number('n', n, 1, 'Give 1 or more')
     _check_number('size', size, 8, 'Give 8 or more, for example 32')
     return _world(name, np.arange(start, start + n), seed, cue, size)

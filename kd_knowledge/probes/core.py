@@ -235,7 +235,7 @@ class Probe:
     @property
     def takes(self) -> list:
         "The names of its arguments."
-        return list(inspect.signature(self.ask).parameters)
+        return list(inspect.signature(self.ask).parameters) if self.ask else []
 
 # %% ../../nbs/40_probes.core.ipynb #25a71a24
 PROBES = {} # name -> record, in the order of the chapters

@@ -77,6 +77,15 @@ def _read_config(path):
 def _listed(path): return json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
 def _labels(path): return pd.read_csv(path, dtype={'domain': str, 'class': str, 'group': str}, keep_default_na=False, na_values=['']) if path.exists() else None
 
+# %% ../../nbs/51_report.findings.ipynb #606108f7
+def _config_name(value):
+    "The name of a network or data set as a config holds it: a string, or names and values."
+    return value.get('name', '') if isinstance(value, dict) else str(value or '')
+
+def _config_options(config, key):
+    "The names and values under a key; none where it holds something else."
+    return config[key] if isinstance(config.get(key), dict) else {}
+
 # %% ../../nbs/51_report.findings.ipynb #7f97b4c2
 @dataclass
 class About:

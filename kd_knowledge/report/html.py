@@ -22,10 +22,10 @@ from matplotlib.colors import to_hex
 from ..core import write_table, write_text
 from ..probes.evidence import colour
 from .findings import (
-    _control_words, _digits, _labelled, _number, _percent, _read_table, _said, _seconds, _slug, _span,
-    _teacher_words, _told, _uncertainty, _whole, about, accuracy_warnings, controls, headline, METRICS, read_run,
-    sentence, share, shares, tally)
-from .paper import _given, _name, _printed
+    _config_name, _config_options, _control_words, _digits, _labelled, _number, _percent, _read_table, _said,
+    _seconds, _slug, _span, _teacher_words, _told, _uncertainty, _whole, about, accuracy_warnings, controls,
+    headline, METRICS, read_run, sentence, share, shares, tally)
+from .paper import printed_pair
 from .figures import _figure_path, _metrics, GALLERY, write_figures
 
 # %% ../../nbs/54_report.html.ipynb #7c02fc65
@@ -191,7 +191,7 @@ def _verdicts(run):
 def _paper_rows(run):
     "One row for each estimate that the paper has a figure for."
     for row in _told(run.estimates).itertuples():
-        found = _printed(run.config, row)
+        found = printed_pair(run.config, row)
         if found:
             ind, value, where = found
             yield (about(row.probe).title, row.condition, row.student, _number(row.difference, 1, '+'), _span(row.low, row.high, 1), _number((value - ind)/100, 1, '+'),
@@ -220,7 +220,7 @@ def _split(frame): return list(frame.columns), frame.itertuples(index=False)
 # %% ../../nbs/54_report.html.ipynb #93d1563f
 def _paper_words(run, row):
     "The paper's figure for a row."
-    found = _printed(run.config, row)
+    found = printed_pair(run.config, row)
     if not found: return ''
     ind, value, where = found
     return f'In the paper ({where.pair.replace("->", "→")}; {where.table}): {_number((value - ind)/100, 1, "+")} points, {value:g} against {ind:g}\u00a0%. '
@@ -367,11 +367,11 @@ def _data_words(run, name):
     "What a network was trained on, as the config has it."
     config, own = run.config, name == 'T'
     if 'epochs' not in config or name == 'random': return ''
-    more = _given(config, 'data_args') | (_given(config, 'teacher_data') if own else {})
+    more = _config_options(config, 'data_args') | (_config_options(config, 'teacher_data') if own else {})
     crop = config.get('teacher_crop') if own and config.get('teacher_crop') is not None else config.get('crop')
     parts = [_count(config['n_train'], 'image') if config.get('n_train') else '', *(f'{k} {v}' for k, v in more.items()), f'crops from {crop:g} of the area' if crop else 'no crops',
              'mirrored' if config.get('flip') else '', f'colour jitter {config["jitter"]:g}' if own and config.get('jitter') else 'no colour jitter']
-    return f'{_name(config.get("data"))}: {", ".join(filter(None, parts))}'
+    return f'{_config_name(config.get("data"))}: {", ".join(filter(None, parts))}'
 
 def _training_words(run, name):
     "How long a network was trained, and how."
@@ -526,8 +526,8 @@ def _compared(run):
     students, seeds = _told(run.estimates).student.unique().tolist(), run.accuracy.groupby('network').seed.nunique()
     each = sorted({int(seeds.get(s, 0)) for s in students})
     networks = ' or '.join(_count(n, 'network') for n in each) + (' of each' if len(students) > 1 else '')
-    kinds = ' → '.join(filter(None, (_name(run.config.get(k)) for k in ('teacher', 'student'))))
-    where = '; '.join(filter(None, [_name(run.config.get('data')), kinds]))
+    kinds = ' → '.join(filter(None, (_config_name(run.config.get(k)) for k in ('teacher', 'student'))))
+    where = '; '.join(filter(None, [_config_name(run.config.get('data')), kinds]))
     return (f'{_and(students)} ({networks}), distilled from a teacher, against {_count(seeds.get("Ind", 0), "independent network")} '
             f'of the same architecture, trained without one{f" ({where})" if where else ""}.')
 
