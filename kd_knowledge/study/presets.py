@@ -184,6 +184,6 @@ def _paper_weights(pair):
     "The paper's objectives of a pair, as a config has them."
     takes = dict(KL='weight gamma tau', Hint='weight gamma', CRD='weight gamma tau n_negatives')
     made = {k: {a: getattr(o, a) for a in takes[k].split()} for k, o in paper_objectives(pair).items() if o is not None}
-    layers = paper_objectives(pair)['Hint'].asked
-    made['Hint'] |= {k: v for k, v in zip(('student_layer', 'teacher_layer'), layers) if v}
+    hint = paper_objectives(pair)['Hint']
+    made['Hint'] |= {k: getattr(hint, k) for k in ('student_layer', 'teacher_layer') if getattr(hint, k)}
     return made
