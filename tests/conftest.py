@@ -6,7 +6,8 @@ import pytest
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 ROOT = Path(__file__).resolve().parents[1]
-NOT_SOURCE = ['.git', '.venv', '_proc', '_docs', 'runs', 'build', 'dist', '*.egg-info', '__pycache__', '.ipynb_checkpoints', '.pytest_cache']
+NOT_SOURCE = ['.git', '.venv', '_proc', '_docs', 'runs', 'build', 'dist', '*.egg-info', '__pycache__',
+              '.ipynb_checkpoints', '.pytest_cache']
 
 @pytest.fixture(scope='session')
 def root() -> Path:
@@ -16,7 +17,8 @@ def root() -> Path:
 def copy_sources(dest):
     "Copy to `dest` what a commit would hold, or, outside git, everything that no tool made."
     listed = subprocess.run(['git', 'ls-files', '-coz', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode or not listed.stdout: return shutil.copytree(ROOT, dest, ignore=shutil.ignore_patterns(*NOT_SOURCE))
+    if listed.returncode or not listed.stdout:
+        return shutil.copytree(ROOT, dest, ignore=shutil.ignore_patterns(*NOT_SOURCE))
     for name in filter(None, listed.stdout.split('\0')):
         if not (ROOT/name).is_file(): continue
         (dest/name).parent.mkdir(parents=True, exist_ok=True)
@@ -27,7 +29,8 @@ def wheel(tmp_path_factory) -> Path:
     "The wheel, built from a copy of the sources."
     tree = tmp_path_factory.mktemp('wheel')/'tree'
     copy_sources(tree)
-    res = subprocess.run([sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tree.parent], cwd=tree, capture_output=True, text=True)
+    res = subprocess.run([sys.executable, '-m', 'build', '--wheel', '--no-isolation', '--outdir', tree.parent],
+                         cwd=tree, capture_output=True, text=True)
     assert res.returncode == 0, res.stdout[-2000:] + res.stderr[-2000:]
     return next(tree.parent.glob('*.whl'))
 
@@ -42,8 +45,10 @@ def python(code, *args, path=None, cwd=None, timeout=300, **env):
     "Run `code` in a fresh Python, with `path` first on its search path; gives stdout, stderr, returncode, seconds."
     env = {**os.environ, **env, **({'PYTHONPATH': str(path)} if path else {})}
     start = time.perf_counter()
-    res = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout)
-    return SimpleNamespace(stdout=res.stdout, stderr=res.stderr, returncode=res.returncode, seconds=time.perf_counter() - start)
+    res = subprocess.run([sys.executable, '-c', code, *map(str, args)], cwd=cwd, env=env, capture_output=True,
+                         text=True, timeout=timeout)
+    return SimpleNamespace(stdout=res.stdout, stderr=res.stderr, returncode=res.returncode,
+                           seconds=time.perf_counter() - start)
 
 @pytest.fixture(scope='session')
 def fresh():
