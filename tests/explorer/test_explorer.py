@@ -12,13 +12,10 @@ from PIL import Image
 from kd_knowledge.probes.adversarial import adversarial, fgsm
 from kd_knowledge.probes.boundary import boundary, triplets
 from kd_knowledge.data import adjust_colours, get_images
-from kd_knowledge.explorer.page import EXPLORERS, explore
-from kd_knowledge.explorer.scene import Scene, open_run
-from kd_knowledge.explorer.canvas import _png
+from kd_knowledge.explorer import (
+    EXPLORERS, explore, open_run, plot_behind, plot_boundary, plot_fooled_at, plot_looks, plot_report, plot_training,
+    plot_unmoved, png_bytes, Scene)
 from kd_knowledge.cli import kd_explore
-from kd_knowledge.explorer.widgets import (
-    plot_behind, plot_boundary, plot_fooled_at, plot_looks, plot_report, plot_unmoved)
-from kd_knowledge.explorer.training import plot_training
 from kd_knowledge.probes.invariance import invariance
 from kd_knowledge.probes.localization import localization
 from kd_knowledge.models import create_model
@@ -148,7 +145,7 @@ def until(holds, said=lambda: '', seconds=20):
 def becomes(shown, column, wanted, figure, seconds=20):
     "Numbers and picture become these."
     until(lambda: [r[column] for r in shown.numbers()] == wanted, lambda: f'{[r[column] for r in shown.numbers()]} for {wanted}', seconds)
-    until(lambda: close(shown.picture(), pixels(_png(figure))), lambda: 'another picture', seconds)
+    until(lambda: close(shown.picture(), pixels(png_bytes(figure))), lambda: 'another picture', seconds)
 
 
 def two(values): return [f'{v:.2f}' for v in values]
@@ -168,8 +165,8 @@ def test_looks(served, scene):
     shown.drag('image'); becomes(shown, 'cosine', cosines(1), plot_looks(scene, 1))
     assert not close(before, shown.picture())
     shown.slide('image', 7); becomes(shown, 'cosine', cosines(7), plot_looks(scene, 7))
-    shown.select('stage', 'F2'); until(lambda: close(shown.picture(), pixels(_png(plot_looks(scene, 7, stage='F2')))))
-    shown.select('class', images.vocab[2]); until(lambda: close(shown.picture(), pixels(_png(plot_looks(scene, 7, images.vocab[2], 'F2')))))
+    shown.select('stage', 'F2'); until(lambda: close(shown.picture(), pixels(png_bytes(plot_looks(scene, 7, stage='F2')))))
+    shown.select('class', images.vocab[2]); until(lambda: close(shown.picture(), pixels(png_bytes(plot_looks(scene, 7, images.vocab[2], 'F2')))))
     shown.select('class', 'true class'); shown.select('stage', 'last')
     effect = scene.found('localization').query('metric == "cosine"').groupby(['sample', 'model']).value.mean().unstack()
     effect = (effect.KL - effect.Ind).sort_values(ascending=False)
@@ -212,9 +209,9 @@ def test_unmoved(served, scene):
         becomes(shown, 'agreement', agreement(adjust_colours(x, torch.tensor([list(factors.values())]*len(x)))), plot_unmoved(scene, 0, **state))
     for name, value in dict(crop=.5, shift=4).items():
         state[name] = value
-        shown.slide(name, value); until(lambda: close(shown.picture(), pixels(_png(plot_unmoved(scene, 0, **state)))))
-    shown.select('curve', 'shift'); until(lambda: close(shown.picture(), pixels(_png(plot_unmoved(scene, 0, 'shift', **state)))))
-    shown.slide('image', 9); until(lambda: close(shown.picture(), pixels(_png(plot_unmoved(scene, 9, 'shift', **state)))))
+        shown.slide(name, value); until(lambda: close(shown.picture(), pixels(png_bytes(plot_unmoved(scene, 0, **state)))))
+    shown.select('curve', 'shift'); until(lambda: close(shown.picture(), pixels(png_bytes(plot_unmoved(scene, 0, 'shift', **state)))))
+    shown.slide('image', 9); until(lambda: close(shown.picture(), pixels(png_bytes(plot_unmoved(scene, 9, 'shift', **state)))))
 
 
 @browsing
@@ -224,8 +221,8 @@ def test_boundary(served, scene):
     becomes(shown, 'agreement', two([1., *rows[models(scene)[1:]]]), plot_boundary(scene, three, 8))
     for place, label in enumerate(['first', 'second', 'third']):
         three[place] = 20 + place
-        shown.slide(label, three[place]); until(lambda: close(shown.picture(), pixels(_png(plot_boundary(scene, three, 8)))))
-    shown.slide('points', 11); until(lambda: close(shown.picture(), pixels(_png(plot_boundary(scene, three, 11)))))
+        shown.slide(label, three[place]); until(lambda: close(shown.picture(), pixels(png_bytes(plot_boundary(scene, three, 8)))))
+    shown.slide('points', 11); until(lambda: close(shown.picture(), pixels(png_bytes(plot_boundary(scene, three, 11)))))
     shown.slide('second', 20); until(lambda: 'on one line' in shown.root.locator('[role=alert]').inner_text())
 
 
@@ -239,11 +236,11 @@ def test_report(served, scene, run):
     shown.select('property', 'colour')
     colours = known.query('probe == "colour"')
     says(colours, 0); assert shown.root.locator('.kd-point').count() == len(colours)
-    until(lambda: close(shown.picture(), pixels(_png(plot_report(scene, 'colour', 'agreement', chosen=0)))))
+    until(lambda: close(shown.picture(), pixels(png_bytes(plot_report(scene, 'colour', 'agreement', chosen=0)))))
     shown.root.locator('.kd-point').nth(3).click()
     says(colours, 3)
-    until(lambda: close(shown.picture(), pixels(_png(plot_report(scene, 'colour', 'agreement', chosen=3)))))
-    until(lambda: close(shown.picture(1), pixels(_png(plot_behind(scene, colours.iloc[3])))))
+    until(lambda: close(shown.picture(), pixels(png_bytes(plot_report(scene, 'colour', 'agreement', chosen=3)))))
+    until(lambda: close(shown.picture(1), pixels(png_bytes(plot_behind(scene, colours.iloc[3])))))
     shown.select('condition', '0.4'); says(colours[colours.condition == '0.4'], 0)
     shown.select('networks', 'Hint', 'CRD'); says(colours[(colours.condition == '0.4') & colours.student.isin(['Hint', 'CRD'])], 0)
     assert shown.root.locator('.kd-point').count() == 2
@@ -279,7 +276,7 @@ button.on_click(train)
 
 @browsing
 def test_training(browser, tmp_path):
-    served = Served(f'import sys; from kd_knowledge.explorer.page import _serve; _serve({LIVE + "ipywidgets.VBox([button, live.widget])"!r}, int(sys.argv[1]), True)', browser, tmp_path)
+    served = Served(f'import sys; from kd_knowledge.explorer.page import serve; serve({LIVE + "ipywidgets.VBox([button, live.widget])"!r}, int(sys.argv[1]), True)', browser, tmp_path)
     try:
         page, sources = served.page, set()
         page.locator('button:text-is("train")').click()
