@@ -22,8 +22,7 @@ from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast, probe_of, PROBES
 from ..probes.evidence import estimate
 from ..report.findings import read_run
-from ..study.config import Probing, Study
-from ..study.run import _domain_images
+from ..study.probing import load_asked
 
 # %% ../../nbs/70_explorer.scene.ipynb #c70d8dc0
 def effects(
@@ -157,16 +156,10 @@ def open_run(
     models=None, # as in `Scene`
 ) -> Scene:
     "The networks, images and tables of a run. Raises `KDError`, with the command that finishes it, if one is missing."
-    run, folder = read_run(folder), Path(folder)
-    study = 'seeds' in run.config
-    try: asked = (Study if study else Probing)(**run.config)
-    except TypeError as e:
-        raise KDError(f'folder: {folder} cannot be read, {e}. Make the run again with this version') from None
-    cast = asked.cast(*[folder]*study)
-    images = asked.images(*[cast]*(not study))
-    domains = cache(partial(_domain_images, asked, asked.n_probe if study else asked.n))
-    return Scene(cast, images, partial(_read_rows, folder), models, estimates=run.estimates, logs=_read_logs(folder),
-                 seed=asked.seed, domains=domains)
+    run, folder, asked = read_run(folder), Path(folder), load_asked(folder)
+    cast = asked.cast(folder)
+    return Scene(cast, asked.images(cast), partial(_read_rows, folder), models, estimates=run.estimates, logs=_read_logs(folder),
+                 seed=asked.seed, domains=cache(asked.domain_images))
 
 def _read_rows(folder, probe):
     path = folder/'probes'/f'{probe}.parquet'

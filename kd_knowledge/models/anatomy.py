@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['frozen', 'find_module', 'taps', 'n_classes', 'Anatomy', 'anatomy', 'conv_names']
 
-# %% ../../nbs/22_models.anatomy.ipynb #3b8ac6eb
-import math, re
+# %% ../../nbs/22_models.anatomy.ipynb #1c0078c7
+import math
+import re
 from collections import Counter, namedtuple
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,16 +17,15 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
-# %% ../../nbs/22_models.anatomy.ipynb #fb83bfef
-from ..core import require
-from .core import _near
+# %% ../../nbs/22_models.anatomy.ipynb #b171272a
+from ..core import one_of, require
 
-# %% ../../nbs/22_models.anatomy.ipynb #b304e8d8
+# %% ../../nbs/22_models.anatomy.ipynb #15d96899
 @contextmanager
 def frozen(
     *nets:nn.Module, # one network or several
 ):
-    "Inside the block the networks are in eval mode and no weight asks for a gradient; every mode and flag is restored after it."
+    "Inside the block the networks are in eval mode and no weight asks for a gradient; all is restored after it."
     modes = [(m, m.training) for net in nets for m in net.modules()]
     flags = [(p, p.requires_grad) for net in nets for p in net.parameters()]
     try:
@@ -35,22 +35,22 @@ def frozen(
         for m, training in modes: m.training = training
         for p, flag in flags: p.requires_grad_(flag)
 
-# %% ../../nbs/22_models.anatomy.ipynb #90bce9d7
+# %% ../../nbs/22_models.anatomy.ipynb #81eaf84a
 def find_module(
     net:nn.Module, # where to look
     name:str, # as in `net.named_modules()`, with or without the first `net.`; a last `:input` is ignored
+    argument:str='layer', # what an error calls it
 ) -> str: # the full name
     "The full name of a module. Raises `KDError` with near matches."
     known, name = dict(net.named_modules(remove_duplicate=False)), name.removesuffix(':input')
     full = name if name in known else f'net.{name}'
-    if full not in known: require(False, 'layer', f'the network has no module {name!r}', _near(name, [k for k in known if k]))
-    return full
+    return full if full in known else one_of(argument, name, [k for k in known if k], 'a module of the network')
 
+# %% ../../nbs/22_models.anatomy.ipynb #f36ba990
 def _hook(module, name, keep):
     if not name.endswith(':input'): return module.register_forward_hook(lambda m, args, out: keep(name, out))
     return module.register_forward_pre_hook(lambda m, args: (keep(name, args[0].clone()), *args[1:]))
 
-# %% ../../nbs/22_models.anatomy.ipynb #2bb118c6
 @contextmanager
 def taps(
     net:nn.Module, # the network to read
@@ -58,11 +58,12 @@ def taps(
     grad:bool=False, # cut the graph there, so that the gradient of the logits stops at what was read
     read=None, # called with each activation while it is there; what it returns is kept in its place
 ):
-    "A dict, filled anew by each forward, from name to activation (the last one, where a module runs more than once). Raises `KDError`."
+    """A dict, filled anew by each forward, from name to activation (the last one, where a module runs more than once).
+    Raises `KDError`."""
     modules = {name: net.get_submodule(find_module(net, name)) for name in names}
-    seen, handles = {}, []
+    seen, handles, fix = {}, [], 'Name a module inside or around it'
     def keep(name, x):
-        require(torch.is_tensor(x), name, f'gives a {type(x).__name__}, not a tensor', 'Name a module inside or around it')
+        require(torch.is_tensor(x), name, f'gives a {type(x).__name__}, not a tensor', fix)
         if read:
             seen[name] = read(x)
             return x
@@ -75,15 +76,16 @@ def taps(
     finally:
         for h in handles: h.remove()
 
-# %% ../../nbs/22_models.anatomy.ipynb #136f6fee
-_Call = namedtuple('_Call', 'name module taken given logits') # one module's run: the shapes that it took and gave
+# %% ../../nbs/22_models.anatomy.ipynb #66b219c9
+_Call = namedtuple('_Call', 'name module size_in size_out logits') # one module's run: the shapes that it took and gave
 
 def _shape(x): return tuple(x.shape) if torch.is_tensor(x) else ()
 
 def _trace(net, size): # all calls in the order in which they ended, the network itself last
     calls, like = [], next(net.parameters(), torch.zeros(()))
-    def note(name): return lambda m, args, out: calls.append(
-        _Call(name, m, _shape(args[0]) if args else (), _shape(out), out if len(_shape(out)) == 2 else None))
+    def note(name):
+        return lambda m, args, out: calls.append(
+            _Call(name, m, _shape(args[0]) if args else (), _shape(out), out if len(_shape(out)) == 2 else None))
     handles = [m.register_forward_hook(note(n)) for n, m in net.named_modules()]
     try:
         with frozen(net), torch.no_grad(): net(torch.linspace(0, 1, 6*size*size).view(2, 3, size, size).to(like))
@@ -91,23 +93,24 @@ def _trace(net, size): # all calls in the order in which they ended, the network
         for h in handles: h.remove()
     return calls
 
-# %% ../../nbs/22_models.anatomy.ipynb #a17fc7cc
+# %% ../../nbs/22_models.anatomy.ipynb #3938596d
 def _sizes(net): # what the network says of itself, then what is usual
-    told = [getattr(m, k) for m in net.modules() for k in ('image_size', 'img_size') if getattr(m, k, None)]
-    return [s if isinstance(s, int) else s[0] for s in told[:1]] + [64, 32, 28, 224]
+    own = [getattr(m, k) for m in net.modules() for k in ('image_size', 'img_size') if getattr(m, k, None)]
+    return [s if isinstance(s, int) else s[0] for s in own[:1]] + [64, 32, 28, 224]
 
 def _calls(net, size=None):
     for s in [size] if size else _sizes(net):
         try: return _trace(net, s)
-        except Exception as e: why = e
-    require(False, 'size', f'the network did not take images of {size or _sizes(net)} pixels ({why})', 'Give the size that it takes')
+        except Exception as e: reason = e # whatever the network's own code raises
+    require(False, 'size', f'the network did not take images of {size or _sizes(net)} pixels ({reason})',
+            'Give the size that it takes')
 
-# %% ../../nbs/22_models.anatomy.ipynb #3d719e37
+# %% ../../nbs/22_models.anatomy.ipynb #fd499b12
 def n_classes(
     net:nn.Module, # a network that gives logits
 ) -> int:
     "How many classes the network tells apart: from its recipe, else from a tiny forward."
-    return (getattr(net, 'recipe', {}).get('n_classes')) or _calls(net)[-1].given[-1]
+    return (getattr(net, 'recipe', {}).get('n_classes')) or _calls(net)[-1].size_out[-1]
 
 # %% ../../nbs/22_models.anatomy.ipynb #2644b2ce
 @dataclass
@@ -129,60 +132,64 @@ class Anatomy:
         "`F1`, `F2`, ... : the stages, then the penultimate features, the logits last."
         return {f'F{i+1}': name for i, name in enumerate([*self.stages, self.penultimate, self.logits])}
 
-# %% ../../nbs/22_models.anatomy.ipynb #2c74fd63
+# %% ../../nbs/22_models.anatomy.ipynb #0f1ded84
 @patch
 def to_map(self:Anatomy,
-    activation:torch.Tensor, # what `taps` read at a stage: N x C x H x W, N x H x W x C (Swin) or N x tokens x C (ViT)
+    activation:torch.Tensor, # what `taps` read: N x C x H x W, N x H x W x C (Swin) or N x tokens x C (ViT)
 ) -> torch.Tensor: # N x C x H x W; features N x C stay as they are
     "An activation as a map; class and register tokens are left out, the others laid in a square. Raises `KDError`."
     if activation.ndim == 2: return activation
     if activation.ndim == 4: return activation.permute(0, 3, 1, 2) if self.channels_last else activation
-    require(activation.ndim == 3, 'activation', f'has shape {tuple(activation.shape)}', 'Give N x C x H x W, N x tokens x C or N x C')
+    fix = 'Give N x C x H x W, N x tokens x C or N x C'
+    require(activation.ndim == 3, 'activation', f'has shape {tuple(activation.shape)}', fix)
     n, tokens, channels = activation.shape
     prefix = tokens - math.isqrt(tokens)**2 if self.prefix is None else self.prefix
     side = math.isqrt(tokens - prefix)
     require(side**2 == tokens - prefix, 'activation', f'{tokens - prefix} tokens make no square', 'Give square images')
     return activation[:, prefix:].transpose(1, 2).reshape(n, channels, side, side)
 
-# %% ../../nbs/22_models.anatomy.ipynb #9259a394
+# %% ../../nbs/22_models.anatomy.ipynb #1432d3da
 def _is_head(call, n):
     conv = isinstance(call.module, nn.Conv2d) and call.module.kernel_size == (1, 1)
-    return (isinstance(call.module, nn.Linear) and len(call.given) == 2 or conv) and call.given[1] == n
+    linear = isinstance(call.module, nn.Linear) and len(call.size_out) == 2
+    return (linear or conv) and call.size_out[1] == n
 
 def _head(calls, logits):
     found = [c for c in calls if _is_head(c, logits.shape[1])]
     alone = len(found) == 1 or found and found[-1].logits is not None and torch.equal(found[-1].logits, logits)
-    require(alone, 'head', f'{len(found)} layers may be it', 'Give anatomy(net, head=NAME), the layer whose input are the penultimate features')
+    fix = 'Give anatomy(net, head=NAME), the layer whose input are the penultimate features'
+    require(alone, 'head', f'{len(found)} layers may be it', fix)
     return found[-1].name
+
+# %% ../../nbs/22_models.anatomy.ipynb #b44ceb0e
+_PASSIVE = nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Identity
 
 def _side(shape, channels_last): # the side of a square map of our two images, else 0
     if len(shape) != 4 or shape[0] != 2: return 0
     height, width = shape[1:3] if channels_last else shape[2:]
     return height if height == width else 0
 
-# %% ../../nbs/22_models.anatomy.ipynb #bcfe38cd
-_PASSIVE = nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Identity
-
 def _maps(calls, image, side): # {side: its calls}, largest first; a map that grows again is no stage
     groups = {}
     for c in calls:
-        s = side(c.given)
-        if s > 1 and c.given != image and s <= min(groups, default=s): groups.setdefault(s, []).append(c)
+        s = side(c.size_out)
+        if s > 1 and c.size_out != image and s <= min(groups, default=s): groups.setdefault(s, []).append(c)
     last = [c.module for c in groups.get(min(groups, default=0), []) if not list(c.module.children())]
     if len(groups) > 1 and all(isinstance(m, _PASSIVE) for m in last): groups.pop(min(groups)) # nothing but a pool
     return groups
 
-# %% ../../nbs/22_models.anatomy.ipynb #e9a21586
+# %% ../../nbs/22_models.anatomy.ipynb #971b0f80
 def _traced_stages(groups, calls, side): # of each size the last working call that is not inside a block which halves it
-    sides, ends = list(groups), {c.name: (side(c.taken), side(c.given)) for c in calls}
+    sides, ends = list(groups), {c.name: (side(c.size_in), side(c.size_out)) for c in calls}
     steps = set(zip(sides, sides[1:]))
     parents = lambda name: ['.'.join(name.split('.')[:i]) for i in range(1, name.count('.') + 1)]
     outside = lambda c: not isinstance(c.module, _PASSIVE) and not any(ends.get(p) in steps for p in parents(c.name))
     return [([c for c in group if outside(c)] or group)[-1].name for group in groups.values()]
 
+# %% ../../nbs/22_models.anatomy.ipynb #22215b76
 def _ruled_stages(groups, calls): # ResNets by name, transformers by their blocks
-    maps = [c.name for group in groups.values() for c in group]
-    blocks = [c.name for c in calls if len(c.given) == 3 and re.fullmatch(r'(.*\.)?(encoder_layer_|blocks\.)\d+', c.name)]
+    maps, block = [c.name for group in groups.values() for c in group], r'(.*\.)?(encoder_layer_|blocks\.)\d+'
+    blocks = [c.name for c in calls if len(c.size_out) == 3 and re.fullmatch(block, c.name)]
     named = [n for n in maps if re.fullmatch(r'(.*\.)?(stem|maxpool|layer\d+)', n)]
     named = [n for n in named if n.count('.') == min(m.count('.') for m in named)]
     smallest = [c.name for c in groups[min(groups)]] if groups else []
@@ -192,12 +199,12 @@ def _stages(calls, head, channels_last): # among what runs before the head
     side, names = lambda shape: _side(shape, channels_last), [c.name for c in calls]
     require(head in names, 'head', f'{head!r} did not run', 'Name a layer that gives the logits')
     before = calls[:names.index(head)]
-    groups = _maps(before, calls[-1].taken, side)
+    groups = _maps(before, calls[-1].size_in, side)
     return _ruled_stages(groups, before) or _traced_stages(groups, before, side)
 
-# %% ../../nbs/22_models.anatomy.ipynb #8b4615c1
+# %% ../../nbs/22_models.anatomy.ipynb #2d6f86c2
 def _last_map(net, stages, calls): # a ViT's patch tokens get no gradient behind the last attention: look before it
-    tokens = any(len(c.given) == 3 for c in calls if c.name == stages[-1])
+    tokens = any(len(c.size_out) == 3 for c in calls if c.name == stages[-1])
     if not tokens: return stages[-1]
     names = [f'{stages[-1]}.{k}' for k in ('ln_1', 'norm1')]
     return next((n for n in names if n in dict(net.named_modules())), stages[-1])
@@ -205,37 +212,38 @@ def _last_map(net, stages, calls): # a ViT's patch tokens get no gradient behind
 def _channels_last(net): return any(type(m).__name__ in ('SwinTransformer', 'SwinTransformerV2') for m in net.modules())
 
 def _prefix(net): # class and register tokens
-    told = [m.num_prefix_tokens for m in net.modules() if hasattr(m, 'num_prefix_tokens')]
-    return told[0] if told else 1 if any(hasattr(m, 'class_token') for m in net.modules()) else None
+    own = [m.num_prefix_tokens for m in net.modules() if hasattr(m, 'num_prefix_tokens')]
+    return own[0] if own else 1 if any(hasattr(m, 'class_token') for m in net.modules()) else None
 
 def _logits_name(calls, head): # the head, or what turns its output into the logits
-    named = [c.name for c in calls if c.logits is not None and c.logits.shape == calls[-1].logits.shape
-             and torch.allclose(c.logits, calls[-1].logits, equal_nan=True)]
-    return head if head in named else named[-2:][0]
+    same = lambda z: z.shape == calls[-1].logits.shape and torch.allclose(z, calls[-1].logits, equal_nan=True)
+    names = [c.name for c in calls if c.logits is not None and same(c.logits)]
+    return head if head in names else names[-2:][0]
 
-# %% ../../nbs/22_models.anatomy.ipynb #6695e9fa
+# %% ../../nbs/22_models.anatomy.ipynb #a0cc6744
 def anatomy(
     net:nn.Module, # any classifier that takes N x 3 x H x W
-    size:int=None, # side in pixels of the images to try it with; None tries what it says of itself, 64, 32, 28 and 224
+    size:int=None, # side in pixels of the images to try it with; None tries its own, then 64, 32, 28 and 224
     stages:list=None, # names of the spatial stages in order, where the search would not find them
     last_map:str=None, # name of the last feature map, for Grad-CAM
     head:str=None, # name of the last linear layer
 ) -> Anatomy:
-    "Where a network's layers are, found in one forward pass (eval mode, no gradient, nothing left behind). Raises `KDError`."
+    "Where a network's layers are, found in one forward pass (eval mode, nothing left behind). Raises `KDError`."
     calls, channels_last = _calls(net, size), _channels_last(net)
-    given = calls[-1].given
-    require(len(given) == 2, 'net', f'gives {given or "no tensor"} instead of logits N x n_classes', 'Give a classifier')
+    answer = calls[-1].size_out
+    problem = f'gives {answer or "no tensor"} instead of logits N x n_classes'
+    require(len(answer) == 2, 'net', problem, 'Give a classifier')
     head = find_module(net, head) if head else _head(calls, calls[-1].logits)
     stages = [find_module(net, s) for s in stages or _stages(calls, head, channels_last)]
     require(stages, 'stages', 'no feature maps were found', 'Give anatomy(net, stages=[NAME, ...])')
     last_map = find_module(net, last_map) if last_map else _last_map(net, stages, calls)
     return Anatomy(stages, last_map, head, _logits_name(calls, head), channels_last, _prefix(net))
 
-# %% ../../nbs/22_models.anatomy.ipynb #3c8e9dfb
+# %% ../../nbs/22_models.anatomy.ipynb #da70a315
 _ACTIVATION = tuple(getattr(nn, n) for n in nn.modules.activation.__all__ if n != 'MultiheadAttention')
 _NORM = nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Identity
 
-def _after(leaves, i): # the activation behind a convolution, or the norm, or itself; a module that runs twice is passed over
+def _after(leaves, i): # the activation behind a convolution, or the norm, or itself; what runs twice is passed over
     runs, at = Counter(c.name for c in leaves), leaves[i].name
     for c in leaves[i+1:i+4]:
         if runs[c.name] > 1 or not isinstance(c.module, (*_NORM, *_ACTIVATION)): break

@@ -5,8 +5,11 @@
 # %% auto #0
 __all__ = ['model_names', 'create_model', 'save_model', 'load_model']
 
-# %% ../../nbs/21_models.core.ipynb #4aa768c9
-import difflib, hashlib, importlib, inspect, json
+# %% ../../nbs/21_models.core.ipynb #07e0943c
+import hashlib
+import importlib
+import inspect
+import json
 from collections import OrderedDict
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,28 +21,44 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as _load_weights, save_model as _save_weights
 from torch import nn
 
-# %% ../../nbs/21_models.core.ipynb #2dd3e14c
-from ..core import atomic_path, KDError, require, versions, write_json
+# %% ../../nbs/21_models.core.ipynb #39b9ae50
+from ..core import atomic_path, KDError, one_of, require, versions, write_json
 from ..torch_core import seeded
 from .zoo import CENTRED, IMAGENET, Normalise, SMALL
 
-# %% ../../nbs/21_models.core.ipynb #a1a0191b
-def _near(name, names): # a sentence that names what may have been meant
-    close = difflib.get_close_matches(name, list(names), 4, .4)
-    return f'Did you mean {", ".join(close)}?' if close else f'There are {", ".join(list(names)[:6])}, ...'
-
+# %% ../../nbs/21_models.core.ipynb #2bc91943
 def _make(build, name, **kwargs):
     try: return build(**kwargs)
-    except TypeError as e: require(False, 'kwargs', f'{name} does not take them ({e})', 'Leave out what it does not know')
+    except TypeError as e:
+        require(False, 'kwargs', f'{name} does not take them ({e})', 'Leave out what it does not know')
 
-# %% ../../nbs/21_models.core.ipynb #ae93cab6
+# %% ../../nbs/21_models.core.ipynb #2402c733
+def _small(name, n_classes, pretrained, kwargs):
+    require(not pretrained, 'pretrained', f'there are no weights for {name}', 'Train it, or give pretrained=False')
+    require(n_classes, 'n_classes', f'{name} needs a number of classes', 'Give n_classes=10, say')
+    return _make(SMALL[name], name, n_classes=n_classes, **kwargs), CENTRED, n_classes
+
+def _function(name, n_classes, pretrained, kwargs):
+    module, function = name.split(':', 1)
+    try: build = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as e:
+        require(False, 'name', f'{name!r} is not to be found ({e})',
+                'Give package.module:function, with the package on PYTHONPATH')
+    options = dict(n_classes=n_classes, num_classes=n_classes, pretrained=pretrained)
+    options = {k: v for k, v in options.items() if v and k in inspect.signature(build).parameters}
+    net, fix = _make(build, name, **options, **kwargs), 'Return an nn.Module that takes pixels and gives logits'
+    require(isinstance(net, nn.Module), 'name', f'{name} returned a {type(net).__name__}', fix)
+    return net, None, n_classes
+
+# %% ../../nbs/21_models.core.ipynb #66bccb66
 def _replace_head(net, n_classes): # the head is registered last in every torchvision classifier
     name, old = [(n, m) for n, m in net.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
     bias, linear = old.bias is not None, isinstance(old, nn.Linear)
     if old.weight.shape[0] == n_classes: return
-    net.set_submodule(name, nn.Linear(old.in_features, n_classes, bias) if linear else nn.Conv2d(old.in_channels, n_classes, 1, bias=bias))
+    new = nn.Linear(old.in_features, n_classes, bias) if linear else nn.Conv2d(old.in_channels, n_classes, 1, bias=bias)
+    net.set_submodule(name, new)
 
-def _plain_inception(net, stats): # googlenet and inception_v3 give a tuple while they train, and may normalise twice
+def _one_answer(net, stats): # googlenet and inception_v3 give a tuple while they train, and may normalise twice
     for k in ('aux1', 'aux2', 'AuxLogits'):
         if hasattr(net, k):
             net.aux_logits = False
@@ -48,21 +67,21 @@ def _plain_inception(net, stats): # googlenet and inception_v3 give a tuple whil
     net.transform_input = False
     return CENTRED
 
-# %% ../../nbs/21_models.core.ipynb #a15c04e7
+# %% ../../nbs/21_models.core.ipynb #7afb5e34
 def _weights(name, pretrained):
     known = torchvision.models.get_model_weights(name)
-    which = 'DEFAULT' if pretrained is True else str(pretrained)
-    require(which in known.__members__, 'pretrained', f'{name} has no weights {which!r}', f'Give one of {", ".join(known.__members__)}')
-    return known[which]
+    wanted = 'DEFAULT' if pretrained is True else str(pretrained)
+    return known[one_of('pretrained', wanted, known.__members__, f'a set of weights of {name}')]
 
 def _download(build, what, where): # any failure on the way is told as one line
     try: return build()
     except KDError: raise
-    except Exception as e: require(False, 'pretrained', f'{what} could not be loaded ({str(e)[:160]})',
-                                   f'Connect to the network, put the file at {where}, or give pretrained=False')
+    except Exception as e:
+        require(False, 'pretrained', f'{what} could not be loaded ({str(e)[:160]})',
+                f'Connect to the network, put the file at {where}, or give pretrained=False')
 
-# %% ../../nbs/21_models.core.ipynb #c31b27da
-def _pretrained(get, name, n_classes, pretrained):
+# %% ../../nbs/21_models.core.ipynb #1a929d71
+def _with_weights(get, name, n_classes, pretrained):
     weights = _weights(name, pretrained)
     where = Path(torch.hub.get_dir())/'checkpoints'/weights.url.split('/')[-1]
     net = _download(lambda: get(weights=weights), f'{weights} from {weights.url}', where)
@@ -72,136 +91,132 @@ def _pretrained(get, name, n_classes, pretrained):
 def _torchvision(name, n_classes, pretrained, kwargs):
     get = lambda **kw: _make(lambda **k: torchvision.models.get_model(name, **k), name, **kw, **kwargs)
     if name in ('googlenet', 'inception_v3') and not pretrained: kwargs.setdefault('init_weights', True) # else it warns
-    if pretrained: net, stats = _pretrained(get, name, n_classes, pretrained)
+    if pretrained: net, stats = _with_weights(get, name, n_classes, pretrained)
     else: net, stats = get(weights=None, num_classes=n_classes or 1000), IMAGENET
     if getattr(net, 'image_size', 224) != 224: kwargs['image_size'] = net.image_size # for the recipe
-    return net, _plain_inception(net, stats), n_classes or 1000
+    return net, _one_answer(net, stats), n_classes or 1000
 
-# %% ../../nbs/21_models.core.ipynb #ad887a84
+# %% ../../nbs/21_models.core.ipynb #ba14cad8
 def _timm(name, n_classes, pretrained, kwargs):
-    try: timm = importlib.import_module('timm')
-    except ImportError: require(False, 'name', f'timm:{name} needs timm, which is not installed', 'Run pip install timm')
+    try: timm = importlib.import_module('timm') # only here: it is an extra, and takes seconds
+    except ImportError: require(False, 'name', f'{name} needs timm, which is not installed', 'Run pip install timm')
     known = timm.list_models() + timm.list_models(pretrained=True)
-    require(name in known, 'name', f'timm has no network {name!r}', _near(name, known))
+    name = one_of('name', name.removeprefix('timm:'), known, 'a network of timm')
     classes = dict(num_classes=n_classes) if n_classes else {}
     get = lambda: _make(timm.create_model, name, model_name=name, pretrained=bool(pretrained), **classes, **kwargs)
     net = _download(get, f'the weights of timm:{name}', 'the Hugging Face cache (HF_HOME)') if pretrained else get()
     return net, {k: list(net.pretrained_cfg.get(k) or IMAGENET[k]) for k in ('mean', 'std')}, net.num_classes
 
-# %% ../../nbs/21_models.core.ipynb #7fb55913
-def _small(name, n_classes, pretrained, kwargs):
-    require(not pretrained, 'pretrained', f'there are no weights for {name}', 'Train it, or give pretrained=False')
-    require(n_classes, 'n_classes', f'{name} needs a number of classes', 'Give n_classes=10, say')
-    return _make(SMALL[name], name, n_classes=n_classes, **kwargs), CENTRED, n_classes
-
-def _function(name, n_classes, pretrained, kwargs):
-    module, function = name.split(':', 1)
-    try: build = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as e: require(
-        False, 'name', f'{name!r} is not to be found ({e})', 'Give package.module:function, with the package on PYTHONPATH')
-    given = dict(n_classes=n_classes, num_classes=n_classes, pretrained=pretrained)
-    wanted = {k: v for k, v in given.items() if v and k in inspect.signature(build).parameters}
-    net = _make(build, name, **wanted, **kwargs)
-    require(isinstance(net, nn.Module), 'name', f'{name} returned a {type(net).__name__}', 'Return an nn.Module that takes pixels and gives logits')
-    return net, None, n_classes
-
-# %% ../../nbs/21_models.core.ipynb #1965e384
+# %% ../../nbs/21_models.core.ipynb #1e22c532
 def model_names() -> list:
     "The names that `create_model` knows, without those of timm and of your own functions."
     return list(SMALL) + torchvision.models.list_models(module=torchvision.models)
 
-def _builder(name):
-    if name.startswith('timm:'): return lambda name, *args: _timm(name[5:], *args)
-    if ':' in name: return _function
-    require(name in model_names(), 'name', f'no network is called {name!r}', _near(name, model_names()))
-    return _small if name in SMALL else _torchvision
+def _builder(name): # what makes a network of this name, and the name as it is written
+    if name.startswith('timm:'): return _timm, name
+    if ':' in name: return _function, name
+    name = one_of('name', name, model_names(), 'a network')
+    return _small if name in SMALL else _torchvision, name
 
-# %% ../../nbs/21_models.core.ipynb #532bf35b
-def _ready(net, stats, mean, std): # with normalisation inside; a function of yours is ready unless you say otherwise
+# %% ../../nbs/21_models.core.ipynb #d0547bf8
+def _with_normalisation(net, stats, mean, std): # a function of yours has its own unless you say otherwise
     if stats is None and mean is None and std is None: return net, {}
-    given = {k: v if isinstance(v, (list, tuple)) else [v]*3 for k, v in dict(mean=mean, std=std).items() if v is not None}
-    stats = {k: [float(x) for x in v] for k, v in dict(stats or CENTRED, **given).items()}
-    require(min(stats['std']) > 0, 'std', f'must be above 0, got {stats["std"]}', 'Give the standard deviation of each channel in pixels')
+    own = {k: v for k, v in dict(mean=mean, std=std).items() if v is not None}
+    stats = {k: v if isinstance(v, (list, tuple)) else [v]*3 for k, v in dict(stats or CENTRED, **own).items()}
+    stats = {k: [float(x) for x in v] for k, v in stats.items()}
+    fix = 'Give the standard deviation of each channel in pixels'
+    require(min(stats['std']) > 0, 'std', f'must be above 0, got {stats["std"]}', fix)
     return nn.Sequential(OrderedDict(normalise=Normalise(**stats), net=net)), stats
 
-# %% ../../nbs/21_models.core.ipynb #8d6462e9
+# %% ../../nbs/21_models.core.ipynb #09e26859
 def create_model(
-    name:str, # `resnet_small`, `wrn`, ... (`SMALL` has them all), a torchvision classifier, `timm:NAME` or `package.module:function`
+    name:str, # `resnet_small`, ... (see `SMALL`), a torchvision classifier, `timm:NAME` or `package.module:function`
     n_classes:int=None, # number of classes, at least 2; None keeps the network's own (1000 for ImageNet)
-    pretrained=False, # load trained weights; the name of a set of weights, such as `IMAGENET1K_V1` (the paper's), is taken too
-    seed:int=None, # the initial weights are a function of this alone; None draws them from the running random state
+    pretrained=False, # load trained weights; a set's name, such as `IMAGENET1K_V1` (the paper's), is taken too
+    seed:int=None, # the initial weights are a function of this alone; None draws from the running random state
     mean=None, # of each channel in pixels; None takes the weights' own, ImageNet's, or .5 for small networks
     std=None, # of each channel in pixels; None as for `mean`
     **kwargs, # for the network itself, such as `width=32`
 ) -> nn.Module: # takes pixels in [0, 1], N x 3 x H x W, gives logits N x n_classes, and carries `recipe`
-    "A network by name, with its normalisation inside. With pretrained weights and another number of classes the head is new. Raises `KDError`."
+    """A network by name, with its normalisation inside. With pretrained weights and another number of classes the head
+    is new. Raises `KDError`."""
     ok = n_classes is None or isinstance(n_classes, int) and n_classes >= 2
-    require(ok, 'n_classes', f'must be an integer of at least 2, got {n_classes!r}', 'Give the number of classes in the data')
+    fix = 'Give the number of classes in the data'
+    require(ok, 'n_classes', f'must be an integer of at least 2, got {n_classes!r}', fix)
+    build, name = _builder(name)
     with nullcontext() if seed is None else seeded(seed):
-        net, stats, n_classes = _builder(name)(name, n_classes, pretrained, kwargs)
-    net, stats = _ready(net, stats, mean, std)
+        net, stats, n_classes = build(name, n_classes, pretrained, kwargs)
+    net, stats = _with_normalisation(net, stats, mean, std)
     net.recipe = dict(name=name, n_classes=n_classes, kwargs=dict(kwargs, **stats))
     return net
 
-# %% ../../nbs/21_models.core.ipynb #c4dab498
+# %% ../../nbs/21_models.core.ipynb #e76e0799
 def _paths(path): # with or without ending
     base = str(path).removesuffix('.safetensors').removesuffix('.json')
     return Path(base + '.safetensors'), Path(base + '.json')
 
 def _sha256(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 
-def _plain(recipe): # can JSON hold it?
+def _fits_json(recipe):
     try: return bool(json.dumps(recipe))
     except (TypeError, ValueError): return False
 
-# %% ../../nbs/21_models.core.ipynb #abeeaaa6
+# %% ../../nbs/21_models.core.ipynb #22c7f9e1
 def save_model(
     net:nn.Module, # a network with a `recipe`, as `create_model` gives it
     path, # where to, with or without `.safetensors`
 ) -> Path: # the file with the weights
     "Write `path.safetensors` and `path.json`, each atomically. Raises `KDError`."
     recipe = getattr(net, 'recipe', None)
-    require(recipe and _plain(recipe), 'net', 'has no recipe that JSON can hold',
-            "Make it with create_model, or set net.recipe = dict(name='package.module:function', n_classes=10, kwargs={})")
+    require(recipe and _fits_json(recipe), 'net', 'has no recipe that JSON can hold', 'Make it with create_model, '
+            "or set net.recipe = dict(name='package.module:function', n_classes=10, kwargs={})")
     weights, about = _paths(path)
     try:
         with atomic_path(weights) as part: _save_weights(net, str(part))
         write_json(about, dict(recipe=recipe, sha256=_sha256(weights), versions=versions()))
-    except (OSError, SafetensorError) as e: require(False, 'path', f'{weights} could not be written ({e})',
-                                                    'Give a folder with room that you may write to')
+    except (OSError, SafetensorError) as e:
+        require(False, 'path', f'{weights} could not be written ({e})', 'Give a folder with room that you may write to')
     return weights
 
-# %% ../../nbs/21_models.core.ipynb #577c70a8
-def _build(weights, about): # what the JSON says, and the network that it describes, after all that can be wrong with it
+# %% ../../nbs/21_models.core.ipynb #88c65d4f
+def _described(weights, about): # what the JSON says, and the network that it tells of, after all that can be wrong
+    again = 'save the network again'
     require(weights.exists(), 'path', f'there is no {weights}', 'Give what save_model was given')
     require(about.exists(), 'path', f'{about} is missing, which says how to build the network',
-            'Put it beside the weights, or save the network again')
+            f'Put it beside the weights, or {again}')
     try:
-        told = json.loads(about.read_text())
-        recipe = told['recipe']
-        return told, create_model(recipe['name'], recipe['n_classes'], seed=0, **recipe['kwargs'])
-    except KDError as e: require(False, 'path', f'{about} describes a network that cannot be built ({e})',
-                                  'Install what it needs, or save the network again')
-    except (ValueError, KeyError, TypeError) as e: require(False, 'path', f'{about} is not what save_model writes ({e!r})', 'Save the network again')
+        description = json.loads(about.read_text())
+        recipe = description['recipe']
+        return description, create_model(recipe['name'], recipe['n_classes'], seed=0, **recipe['kwargs'])
+    except KDError as e:
+        require(False, 'path', f'{about} describes a network that cannot be built ({e})',
+                f'Install what it needs, or {again}')
+    except (ValueError, KeyError, TypeError) as e:
+        require(False, 'path', f'{about} is not what save_model writes ({e!r})', again.capitalize())
 
 def _refuse_pickles(path):
     pickled = Path(path).suffix in ('.pth', '.pt', '.pkl', '.bin', '.ckpt', '.tar')
     require(not pickled, 'path', f'{path} is a pickled checkpoint, which may run code when it is opened',
-            'Load its weights into a create_model network yourself, from a source you trust, and give what save_model makes of it')
+            'Load its weights into a create_model network yourself, from a source you trust, '
+            'and give what save_model makes of it')
 
-# %% ../../nbs/21_models.core.ipynb #9f0c3f45
+# %% ../../nbs/21_models.core.ipynb #4c585ae4
 def load_model(
     path, # what `save_model` was given
-    strict:bool=True, # weights and network must have exactly the same names, and the file must be the one the JSON was written for
+    strict:bool=True, # weights and network have the same names, and the file is the one the JSON was written for
 ) -> nn.Module: # on the CPU, in eval mode
-    "Build the network that `path.json` describes and fill it from `path.safetensors`. Never unpickles. Raises `KDError`."
+    """Build the network that `path.json` describes and fill it from `path.safetensors`. Never unpickles.
+    Raises `KDError`."""
     _refuse_pickles(path)
     weights, about = _paths(path)
-    told, net = _build(weights, about)
+    description, net = _described(weights, about)
+    again, name = 'Save the network again', description['recipe']['name']
     try: _load_weights(net, str(weights), strict=strict)
-    except SafetensorError as e: require(False, 'path', f'{weights} is cut short or is no safetensors file ({e})', 'Save the network again')
-    except RuntimeError as e: require(False, 'path', f'{weights} does not fit {told["recipe"]["name"]}, which {about} describes ({str(e)[:200]})',
-                                      'Put the two files of one network together')
-    same = not strict or told.get('sha256') in (None, _sha256(weights))
-    require(same, 'path', f'{weights} is not the file that {about} was written for', 'Save the network again, or give strict=False')
+    except SafetensorError as e:
+        require(False, 'path', f'{weights} is cut short or is no safetensors file ({e})', again)
+    except RuntimeError as e:
+        require(False, 'path', f'{weights} does not fit {name}, which {about} describes ({str(e)[:200]})',
+                'Put the two files of one network together')
+    same = not strict or description.get('sha256') in (None, _sha256(weights))
+    require(same, 'path', f'{weights} is not the file that {about} was written for', f'{again}, or give strict=False')
     return net.eval()

@@ -21,15 +21,16 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 # %% ../../nbs/23_models.folding.ipynb #c265540d
 from .anatomy import frozen
 
-# %% ../../nbs/23_models.folding.ipynb #9ad787a4
+# %% ../../nbs/23_models.folding.ipynb #a0b277c6
 def _by_place(weight, stride, padding):
-    "The kernel (stride^2 C) x O x D x D of the gradient of C channels of pixels, and the first and the last of its D shifts."
+    "The kernel (stride^2 C) x O x D x D of the gradient of C channels of pixels; the first and last of its D shifts."
     k = weight.shape[-1]
     first, last = -((k - 1 - padding)//stride), (stride - 1 + padding)//stride
     taps = F.pad(weight, (stride*last - padding, stride - k + padding - stride*first)*2)
     places = taps.unflatten(3, (-1, stride)).unflatten(2, (-1, stride)).flip(2, 4).permute(1, 3, 5, 0, 2, 4)
     return places.flatten(0, 2).contiguous(memory_format=torch.channels_last), first, last
 
+# %% ../../nbs/23_models.folding.ipynb #7a73de85
 class _PixelConv(torch.autograd.Function):
     "A convolution with a stride and fixed weights, and a fast gradient of its pixels."
     @staticmethod
@@ -43,44 +44,52 @@ class _PixelConv(torch.autograd.Function):
     def backward(ctx, grad):
         kernel, first, last = _by_place(ctx.saved_tensors[0].to(grad.dtype), ctx.stride, ctx.padding)
         h, w = ctx.size
-        around = [v for n, m in ((w, grad.shape[3]), (h, grad.shape[2])) for v in (-first, -(-n//ctx.stride) + last - m)]
-        return F.pixel_shuffle(F.conv2d(F.pad(grad, around), kernel), ctx.stride)[..., :h, :w], None, None, None, None
+        sizes = (w, grad.shape[3]), (h, grad.shape[2])
+        around = [v for n, m in sizes for v in (-first, -(-n//ctx.stride) + last - m)]
+        shuffled = F.pixel_shuffle(F.conv2d(F.pad(grad, around), kernel), ctx.stride)
+        return shuffled[..., :h, :w], None, None, None, None
 
-# %% ../../nbs/23_models.folding.ipynb #5dca09b7
+# %% ../../nbs/23_models.folding.ipynb #bda3d778
 class _PixelStem(nn.Conv2d):
     "A convolution that strides over pixels, with a fast gradient of them."
     def forward(self, x):
         if not x.requires_grad: return super().forward(x)
         return _PixelConv.apply(x, self.weight, self.bias, self.stride[0], self.padding[0])
 
-def _is_plain(m): return type(m) is nn.Conv2d and m.groups == 1 and m.padding_mode == 'zeros' and not isinstance(m.padding, str)
+def _is_plain(m):
+    return type(m) is nn.Conv2d and m.groups == 1 and m.padding_mode == 'zeros' and not isinstance(m.padding, str)
 
 def _strides_over_pixels(m):
-    square = m.stride[0] == m.stride[1] > 1 and m.kernel_size[0] == m.kernel_size[1] and m.padding in [(p, p) for p in range(m.kernel_size[0])]
+    padded_evenly = m.padding in [(p, p) for p in range(m.kernel_size[0])]
+    square = m.stride[0] == m.stride[1] > 1 and m.kernel_size[0] == m.kernel_size[1] and padded_evenly
     return square and m.in_channels <= 3 and m.dilation == (1, 1)
 
-def _as(conv, kind):
+def _recast(conv, kind):
     "The same convolution, with the same parameters and hooks, as a module of another kind."
     other = copy(conv)
     other.__class__ = kind
     return other
 
-# %% ../../nbs/23_models.folding.ipynb #95f5bedd
+# %% ../../nbs/23_models.folding.ipynb #01ebbf5f
 def _as_matrix(conv, size):
     "The matrix (P O) x (Q C) that maps of `size`, with Q pixels, are multiplied with to give P pixels."
     pixels = torch.arange(1., 1 + size.numel()).view(1, 1, *size)
-    seen = F.unfold(pixels, conv.kernel_size, conv.dilation, conv.padding, conv.stride)[0].long() # the pixel under each tap, for each of the P; 0 is the border
+    # the pixel under each tap, for each of the P; 0 is the border
+    seen = F.unfold(pixels, conv.kernel_size, conv.dilation, conv.padding, conv.stride)[0].long()
     where = F.one_hot(seen, 1 + size.numel())[..., 1:].to(conv.weight)
     return torch.einsum('oct,tpq->poqc', conv.weight.flatten(2), where).flatten(2).flatten(0, 1)
 
+# %% ../../nbs/23_models.folding.ipynb #b766ac57
 class _SmallMapConv(nn.Conv2d):
-    "A convolution that is one product of matrices on maps so small that the matrix has at most twice the kernel's numbers."
+    "A convolution that is a product of matrices where the matrix has at most twice as many numbers as the kernel."
     def forward(self, x):
-        taken = x.shape[2:]
-        given = torch.Size((n + 2*p - d*(k - 1) - 1)//s + 1 for n, p, d, k, s in zip(taken, self.padding, self.dilation, self.kernel_size, self.stride))
-        if x.ndim < 4 or taken.numel()*given.numel() > 2*math.prod(self.kernel_size): return super().forward(x)
-        bias = None if self.bias is None else self.bias.repeat(given.numel())
-        return F.linear(x.permute(0, 2, 3, 1).flatten(1), self._matrix(taken), bias).unflatten(1, (*given, -1)).permute(0, 3, 1, 2)
+        size = x.shape[2:]
+        sides = zip(size, self.padding, self.dilation, self.kernel_size, self.stride)
+        size_out = torch.Size((n + 2*p - d*(k - 1) - 1)//s + 1 for n, p, d, k, s in sides)
+        if x.ndim < 4 or size.numel()*size_out.numel() > 2*math.prod(self.kernel_size): return super().forward(x)
+        bias = None if self.bias is None else self.bias.repeat(size_out.numel())
+        rows = F.linear(x.permute(0, 2, 3, 1).flatten(1), self._matrix(size), bias)
+        return rows.unflatten(1, (*size_out, -1)).permute(0, 3, 1, 2)
 
     def _matrix(self, size):
         "Made once for maps of a size, as long as the module lives."
@@ -88,25 +97,28 @@ class _SmallMapConv(nn.Conv2d):
             with torch.inference_mode(False), torch.no_grad(): self.matrices[size] = _as_matrix(self, size)
         return self.matrices[size]
 
-# %% ../../nbs/23_models.folding.ipynb #57328c0c
+# %% ../../nbs/23_models.folding.ipynb #b3035f90
 def _norms_behind(net, keep):
-    "Name of a convolution -> name of the batch norm that alone takes what it gives; none where the network cannot be traced."
+    "Name of a convolution -> name of the batch norm that alone takes what it gives; none where tracing fails."
     if not any(type(m) is nn.BatchNorm2d for m in net.modules()): return {}
     try: calls = [n for n in Tracer().trace(net).nodes if n.op == 'call_module']
     except Exception: return {} # tracing runs the network's own code, which may raise anything
     module, times = {n: net.get_submodule(n.target) for n in calls}, Counter(n.target for n in calls)
-    pairs = [(n.args[0], n) for n in calls if type(module[n]) is nn.BatchNorm2d and module[n].track_running_stats and type(module.get(n.args[0])) is nn.Conv2d]
-    return {conv.target: norm.target for conv, norm in pairs if len(conv.users) == times[conv.target] == times[norm.target] == 1 and conv.target not in keep}
+    norm = lambda n: type(module[n]) is nn.BatchNorm2d and module[n].track_running_stats
+    pairs = [(n.args[0], n) for n in calls if norm(n) and type(module.get(n.args[0])) is nn.Conv2d]
+    once = lambda conv, norm: len(conv.users) == times[conv.target] == times[norm.target] == 1
+    return {conv.target: norm.target for conv, norm in pairs if once(conv, norm) and conv.target not in keep}
 
+# %% ../../nbs/23_models.folding.ipynb #8fbd57e6
 def _folds(net, keep):
     "Name -> module that takes its place."
     pairs = _norms_behind(net, keep)
-    fused = lambda *pair: fuse_conv_bn_eval(*map(net.get_submodule, pair)).to(memory_format=torch.channels_last)
-    folds = {conv: fused(conv, norm) for conv, norm in pairs.items()} | {norm: nn.Identity() for norm in pairs.values()}
-    kinds = {name: _PixelStem if _strides_over_pixels(m) else _SmallMapConv for name, m in net.named_modules() if name not in keep and _is_plain(m)}
-    return folds | {name: _as(folds.get(name, net.get_submodule(name)), kind) for name, kind in kinds.items()}
+    fuse = lambda *pair: fuse_conv_bn_eval(*map(net.get_submodule, pair)).to(memory_format=torch.channels_last)
+    folds = {conv: fuse(conv, norm) for conv, norm in pairs.items()} | {n: nn.Identity() for n in pairs.values()}
+    convs = {name: m for name, m in net.named_modules() if name not in keep and _is_plain(m)}
+    kinds = {name: _PixelStem if _strides_over_pixels(m) else _SmallMapConv for name, m in convs.items()}
+    return folds | {name: _recast(folds.get(name, net.get_submodule(name)), kind) for name, kind in kinds.items()}
 
-# %% ../../nbs/23_models.folding.ipynb #15f30191
 def _swap(net, modules):
     "Put modules in their places, by name; returns what was there."
     before = {name: net.get_submodule(name) for name in modules}
@@ -116,14 +128,16 @@ def _swap(net, modules):
 @torch.no_grad()
 def _same(logits, net, x): return torch.allclose(net(x), logits, rtol=1e-3, atol=1e-3*logits.abs().max().item())
 
+# %% ../../nbs/23_models.folding.ipynb #489d3b00
 @contextmanager
 def folded(
     net:nn.Module, # pixels in, logits out
     x:torch.Tensor, # some pixels N x 3 x H x W: the answers to them must stay the same
     *keep:str, # full names of convolutions that stay as they are, because somebody reads them
 ):
-    """Inside the block `net` is `frozen`, its batch norms are folded into the convolutions before them, convolutions of the smallest maps are products of matrices, and the
-    gradient of pixels is fast where a convolution strides over them, unless its logits would change by more than rounding."""
+    """Inside the block `net` is `frozen`, its batch norms are folded into the convolutions before them, convolutions of
+    the smallest maps are products of matrices, and the gradient of pixels is fast where a convolution strides over
+    them, unless its logits would change by more than rounding."""
     with frozen(net):
         folds = _folds(net, keep)
         if not folds:

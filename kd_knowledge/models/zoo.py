@@ -33,19 +33,20 @@ class Normalise(nn.Module):
 
     def forward(self, x): return (x - self.mean) / self.std
 
-# %% ../../nbs/20_models.zoo.ipynb #25ad8b21
+# %% ../../nbs/20_models.zoo.ipynb #1c25d7b4
 def mnist_cnn(
     n_classes:int=10, # number of classes, at least 2
 ) -> nn.Module: # takes N x 3 x 28 x 28, already normalised
-    "The CNN of the paper's digits experiments (section 5.1), for 28 x 28 pixels: 2 convolutions, dropout, 2 linear layers."
+    "The CNN of the paper's digits (section 5.1), for 28 x 28 pixels: 2 convolutions, dropout, 2 linear layers."
     return nn.Sequential(OrderedDict(
         conv1=nn.Conv2d(3, 32, 3), relu1=nn.ReLU(), conv2=nn.Conv2d(32, 64, 3), relu2=nn.ReLU(),
         pool=nn.MaxPool2d(2), drop1=nn.Dropout(.25), flatten=nn.Flatten(),
         fc1=nn.Linear(9216, 128), relu3=nn.ReLU(), drop2=nn.Dropout(.5), fc2=nn.Linear(128, n_classes)))
 
-# %% ../../nbs/20_models.zoo.ipynb #37045c94
+# %% ../../nbs/20_models.zoo.ipynb #5032719f
 class BlurPool(nn.Module):
-    "Every second pixel of the blurred map (Zhang 2019): a map that moves by a pixel then changes little. It has nothing to learn. Raises `KDError`."
+    """Every second pixel of the blurred map (Zhang 2019): a map that moves by a pixel then changes little.
+    It has nothing to learn. Raises `KDError`."""
     def __init__(self,
         size:int=3, # side of the binomial filter: 3 (1 2 1) or 4 (1 3 3 1)
     ):
@@ -56,13 +57,14 @@ class BlurPool(nn.Module):
         self.register_buffer('filter', row.outer(row)[None, None], persistent=False)
 
     def forward(self, x):
-        weight = self.filter.expand(x.shape[1], 1, -1, -1)
-        return nn.functional.conv2d(nn.functional.pad(x, self.pad, mode='reflect'), weight, stride=2, groups=x.shape[1])
+        weight, padded = self.filter.expand(x.shape[1], 1, -1, -1), nn.functional.pad(x, self.pad, mode='reflect')
+        return nn.functional.conv2d(padded, weight, stride=2, groups=x.shape[1])
 
-# %% ../../nbs/20_models.zoo.ipynb #35cbbdc5
+# %% ../../nbs/20_models.zoo.ipynb #09d62b29
 def _shortcut(n_in, n_out, stride, blur):
     if n_in == n_out and stride == 1: return None
-    return nn.Sequential(*[BlurPool()]*blur, nn.Conv2d(n_in, n_out, 1, 1 if blur else stride, bias=False), nn.BatchNorm2d(n_out))
+    conv = nn.Conv2d(n_in, n_out, 1, 1 if blur else stride, bias=False)
+    return nn.Sequential(*[BlurPool()]*blur, conv, nn.BatchNorm2d(n_out))
 
 def _stage(n_in, planes, depth, stride, block=BasicBlock, blur=False): # gives block.expansion times `planes` channels
     blur, n_out = blur and stride == 2, planes*block.expansion
@@ -71,19 +73,21 @@ def _stage(n_in, planes, depth, stride, block=BasicBlock, blur=False): # gives b
     if blur: first.conv2 = nn.Sequential(BlurPool(), first.conv2)
     return nn.Sequential(first, *[block(n_out, planes) for _ in range(depth - 1)])
 
+# %% ../../nbs/20_models.zoo.ipynb #76fd1e7d
 def _stem(n_out, stride=1, *more):
-    return nn.Sequential(nn.Conv2d(3, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True), *more)
+    conv = nn.Conv2d(3, n_out, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True), *more)
 
-# %% ../../nbs/20_models.zoo.ipynb #ce76cdca
-def _layers(stages): return {f'layer{i}': stage for i, stage in enumerate(stages, 1)} # called as in torchvision's ResNet
+def _layers(stages): return {f'layer{i}': stage for i, stage in enumerate(stages, 1)} # as in torchvision's ResNet
 
 def _classifier(parts, n_features, n_classes): # the mean over places, then one linear layer
-    return nn.Sequential(OrderedDict(parts, avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(n_features, n_classes)))
+    end = dict(avgpool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=nn.Linear(n_features, n_classes))
+    return nn.Sequential(OrderedDict(parts, **end))
 
 def _at_least_one(**sizes):
     for k, v in sizes.items(): require(v >= 1, k, f'must be at least 1, got {v}', 'Give 1 or more')
 
-# %% ../../nbs/20_models.zoo.ipynb #cbda35c7
+# %% ../../nbs/20_models.zoo.ipynb #853154f4
 def resnet_small(
     n_classes:int, # number of classes, at least 2
     width:int=16, # channels of the stem and of the first stage, 1 or more; each stage doubles them
@@ -91,7 +95,8 @@ def resnet_small(
     stages:int=3, # number of stages, 1 or more; each but the first halves the size
     blur:bool=False, # blur before each halving (Zhang 2019): a stride of 2 becomes a stride of 1 and a `BlurPool`
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
-    "A residual network (He et al. 2016) for small images: a stem with stride 2, then `layer1`, `layer2`, ... Raises `KDError`."
+    """A residual network (He et al. 2016) for small images: a stem with stride 2, then `layer1`, `layer2`, ...
+    Raises `KDError`."""
     _at_least_one(width=width, depth=depth, stages=stages)
     widths = [width] + [width * 2**i for i in range(stages)]
     stem = _stem(width, 1, BlurPool()) if blur else _stem(width, 2)
@@ -109,32 +114,35 @@ def _n_blocks(depth, others, name): # in each of three stages: two convolutions 
             f'Give 6n + {others}, for example {18 + others}')
     return (depth - others)//6
 
-# %% ../../nbs/20_models.zoo.ipynb #3e1c6431
+# %% ../../nbs/20_models.zoo.ipynb #67497d67
 def resnet_cifar(
     n_classes:int, # number of classes, at least 2
     depth:int=20, # layers, 6n + 2: 20, 32, 44, 56, ...
     width:int=16, # channels of the first stage, 1 or more; each stage doubles them
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
-    "The ResNet for small images (He et al. 2016, section 4.2): three stages of 16, 32, 64 channels; 1 x 1 convolutions as shortcuts. Raises `KDError`."
+    """The ResNet for small images (He et al. 2016, section 4.2): three stages of 16, 32, 64 channels;
+    1 x 1 convolutions as shortcuts. Raises `KDError`."""
     _at_least_one(width=width)
     n = _n_blocks(depth, 2, 'resnet_cifar')
     stages = [_stage(width, width, n, 1), _stage(width, 2*width, n, 2), _stage(2*width, 4*width, n, 2)]
     return _he(_classifier(dict(stem=_stem(width), **_layers(stages)), 4*width, n_classes))
 
-# %% ../../nbs/20_models.zoo.ipynb #e07d1bc2
+# %% ../../nbs/20_models.zoo.ipynb #914d07dd
 def resnet50_small(
     n_classes:int, # number of classes, at least 2
     width:int=64, # channels of the stem; the stages give 4, 8, 16 and 32 times as many
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
-    "ResNet50 (He et al. 2016) for small images: torchvision's bottleneck blocks behind a 3 x 3 stem without stride or pool. Raises `KDError`."
+    """ResNet50 (He et al. 2016) for small images: torchvision's bottleneck blocks behind a 3 x 3 stem without stride
+    or pool. Raises `KDError`."""
     _at_least_one(width=width)
     sizes = [(1, 1, 3, 1), (4, 2, 4, 2), (8, 4, 6, 2), (16, 8, 3, 2)] # channels in, planes, blocks, stride
     stages = [_stage(width*n_in, width*planes, depth, stride, Bottleneck) for n_in, planes, depth, stride in sizes]
     return _he(_classifier(dict(stem=_stem(width), **_layers(stages)), 32*width, n_classes))
 
-# %% ../../nbs/20_models.zoo.ipynb #6a0e59ed
+# %% ../../nbs/20_models.zoo.ipynb #ee4c7404
 class PreActivation(nn.Module):
-    "A residual block whose norms and ReLUs come before its convolutions, as in wide residual networks (Zagoruyko and Komodakis 2016)."
+    """A residual block whose norms and ReLUs come before its convolutions, as in wide residual networks
+    (Zagoruyko and Komodakis 2016)."""
     def __init__(self,
         n_in:int, # channels that it takes, 1 or more
         n_out:int, # channels that it gives, 1 or more
@@ -143,34 +151,37 @@ class PreActivation(nn.Module):
         super().__init__()
         ready = lambda n: (nn.BatchNorm2d(n), nn.ReLU(inplace=True))
         conv = lambda n, stride: nn.Conv2d(n, n_out, 3, stride, 1, bias=False)
-        self.norm, self.body = nn.Sequential(*ready(n_in)), nn.Sequential(conv(n_in, stride), *ready(n_out), conv(n_out, 1))
+        self.norm = nn.Sequential(*ready(n_in))
+        self.body = nn.Sequential(conv(n_in, stride), *ready(n_out), conv(n_out, 1))
         self.shortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False) if n_in != n_out or stride > 1 else None
 
     def forward(self, x):
         h = self.norm(x)
         return self.body(h) + (x if self.shortcut is None else self.shortcut(h))
 
-# %% ../../nbs/20_models.zoo.ipynb #9f38ae6c
+# %% ../../nbs/20_models.zoo.ipynb #88c6cad4
 def wrn(
     n_classes:int, # number of classes, at least 2
     depth:int=40, # layers, 6n + 4: 16, 22, 28, 40, ...
     width:int=2, # how many times as wide as a ResNet of 16, 32 and 64 channels
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
-    "A wide residual network, WRN-`depth`-`width` (Zagoruyko and Komodakis 2016), without dropout. Raises `KDError`."
+    "A wide residual network, WRN-`depth`-`width` (Zagoruyko, Komodakis 2016), without dropout. Raises `KDError`."
     _at_least_one(width=width)
     n, widths = _n_blocks(depth, 4, 'wrn'), [16, 16*width, 32*width, 64*width]
-    stage = lambda n_in, n_out, stride: nn.Sequential(PreActivation(n_in, n_out, stride), *[PreActivation(n_out, n_out) for _ in range(n - 1)])
+    def stage(n_in, n_out, stride):
+        return nn.Sequential(PreActivation(n_in, n_out, stride), *[PreActivation(n_out, n_out) for _ in range(n - 1)])
     parts = dict(stem=nn.Conv2d(3, 16, 3, 1, 1, bias=False), **_layers(map(stage, widths, widths[1:], (1, 2, 2))),
                  norm=nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True)))
     return _he(_classifier(parts, widths[-1], n_classes))
 
-# %% ../../nbs/20_models.zoo.ipynb #1e1b7d34
+# %% ../../nbs/20_models.zoo.ipynb #21a09965
 def vgg_small(
     n_classes:int, # number of classes, at least 2
     depth:int=13, # 8 (one convolution a stage) or 13 (two), counted as in the full VGG with its three linear layers
     width:float=1., # factor of the channels, which are 64, 128, 256, 512, 512
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
-    "VGG (Simonyan and Zisserman 2015) with batch norm for small images: five stages, three pools, one linear layer. Raises `KDError`."
+    """VGG (Simonyan and Zisserman 2015) with batch norm for small images: five stages, three pools, one linear layer.
+    Raises `KDError`."""
     require(depth in (8, 13), 'depth', f'there is no vgg_small of {depth} layers', 'Give 8 or 13')
     widths = [3] + [int(width*n) for n in (64, 128, 256, 512, 512)]
     require(min(widths) >= 1, 'width', f'{width} leaves a stage without channels', 'Give 1 or .5, say')
@@ -179,9 +190,10 @@ def vgg_small(
     stages = [nn.Sequential(*[nn.MaxPool2d(2)]*(1 <= i <= 3), *convs(*widths[i:i+2])) for i in range(5)]
     return _he(_classifier(_layers(stages), widths[-1], n_classes))
 
-# %% ../../nbs/20_models.zoo.ipynb #2c817f67
+# %% ../../nbs/20_models.zoo.ipynb #d7afaa81
 class ShuffleUnit(nn.Module):
-    "1 x 1 convolution in groups, channel shuffle, depthwise 3 x 3, 1 x 1 in groups, beside a shortcut (Zhang et al. 2018)."
+    """1 x 1 convolution in groups, channel shuffle, depthwise 3 x 3, 1 x 1 in groups, beside a shortcut
+    (Zhang et al. 2018)."""
     def __init__(self,
         n_in:int, # channels that it takes, 1 or more
         n_out:int, # channels that it gives, 1 or more
@@ -192,39 +204,45 @@ class ShuffleUnit(nn.Module):
         self.halves = n_in != n_out # then what it took, averaged, is put beside what it made
         made, first = n_out - n_in if self.halves else n_out, first or groups
         conv, mid, stride = Conv2dNormActivation, made//4, 2 if self.halves else 1
-        self.body = nn.Sequential(conv(n_in, mid, 1, groups=first), nn.ChannelShuffle(first), conv(mid, mid, 3, stride, groups=mid),
-                                  conv(mid, made, 1, groups=groups, activation_layer=None))
+        self.body = nn.Sequential(
+            conv(n_in, mid, 1, groups=first), nn.ChannelShuffle(first), conv(mid, mid, 3, stride, groups=mid),
+            conv(mid, made, 1, groups=groups, activation_layer=None))
 
     def forward(self, x):
         short = nn.functional.avg_pool2d(x, 3, 2, 1) if self.halves else x
         return torch.relu(torch.cat((self.body(x), short), 1) if self.halves else self.body(x) + short)
 
-# %% ../../nbs/20_models.zoo.ipynb #04d58a1a
+# %% ../../nbs/20_models.zoo.ipynb #c0806d51
 def shufflenet_v1(
     n_classes:int, # number of classes, at least 2
     groups:int=3, # of the 1 x 1 convolutions: 1, 2 or 3; the more groups the more channels
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
-    """ShuffleNet (Zhang et al. 2018) for small images, as in the benchmark of Tian et al. 2020: a 1 x 1 stem without stride, a ReLU behind the
-    depthwise convolutions too. Raises `KDError`."""
+    """ShuffleNet (Zhang et al. 2018) for small images, as in the benchmark of Tian et al. 2020: a 1 x 1 stem without
+    stride, a ReLU behind the depthwise convolutions too. Raises `KDError`."""
     require(groups in (1, 2, 3), 'groups', f'there is no shufflenet_v1 of {groups} groups', 'Give 1, 2 or 3')
     widths = [24] + [k*{1: 144, 2: 200, 3: 240}[groups] for k in (1, 2, 4)]
-    stage = lambda n_in, n_out, n, first: nn.Sequential(ShuffleUnit(n_in, n_out, groups, first), *[ShuffleUnit(n_out, n_out, groups) for _ in range(n - 1)])
+    def stage(n_in, n_out, n, first):
+        rest = [ShuffleUnit(n_out, n_out, groups) for _ in range(n - 1)]
+        return nn.Sequential(ShuffleUnit(n_in, n_out, groups, first), *rest)
     stages = map(stage, widths, widths[1:], (4, 8, 4), (1, groups, groups))
     return _he(_classifier(dict(stem=Conv2dNormActivation(3, 24, 1), **_layers(stages)), widths[-1], n_classes))
 
-# %% ../../nbs/20_models.zoo.ipynb #7f190be3
+# %% ../../nbs/20_models.zoo.ipynb #8a880578
 def mobilenet_v2_small(
     n_classes:int, # number of classes, at least 2
     width:float=.5, # factor of the channels, above 0
     expand:int=6, # how many times as wide a block is inside, 1 or more
 ) -> nn.Module: # takes N x 3 x H x W, already normalised
-    "torchvision's MobileNetV2 (Sandler et al. 2018) with the strides for small images, which it makes 16 times smaller, and no dropout. Raises `KDError`."
+    """torchvision's MobileNetV2 (Sandler et al. 2018) with the strides for small images, which it makes 16 times
+    smaller, and no dropout. Raises `KDError`."""
     require(width > 0 and 32*width >= 1, 'width', f'must give a channel at least, got {width}', 'Give .5, say')
     _at_least_one(expand=expand)
-    settings = [[1, 16, 1, 1], [expand, 24, 2, 1], [expand, 32, 3, 2], [expand, 64, 4, 2], [expand, 96, 3, 1], [expand, 160, 3, 2], [expand, 320, 1, 1]]
+    rest = (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1)
+    settings = [[1, 16, 1, 1]] + [[expand, *o] for o in rest] # expansion, channels, blocks, stride
     return torchvision.models.MobileNetV2(n_classes, width, settings, round_nearest=1, dropout=0.)
 
-# %% ../../nbs/20_models.zoo.ipynb #c8713f04
+# %% ../../nbs/20_models.zoo.ipynb #902ddf23
 IMAGENET = dict(mean=[.485, .456, .406], std=[.229, .224, .225])
 CENTRED = dict(mean=[.5]*3, std=[.5]*3)
-SMALL = {f.__name__: f for f in (mnist_cnn, resnet_small, resnet_cifar, resnet50_small, wrn, vgg_small, shufflenet_v1, mobilenet_v2_small)}
+SMALL = {f.__name__: f for f in (
+    mnist_cnn, resnet_small, resnet_cifar, resnet50_small, wrn, vgg_small, shufflenet_v1, mobilenet_v2_small)}

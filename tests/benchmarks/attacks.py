@@ -60,7 +60,8 @@ def foolbox(eps, *what):
     from foolbox import PyTorchModel
     from foolbox.attacks import LinfBasicIterativeAttack
     net, x, y = subject(*what)
-    model, attack = PyTorchModel(deepcopy(net), bounds=(0, 1)), LinfBasicIterativeAttack(abs_stepsize=eps/STEPS, steps=STEPS)
+    model = PyTorchModel(deepcopy(net), bounds=(0, 1))
+    attack = LinfBasicIterativeAttack(abs_stepsize=eps/STEPS, steps=STEPS)
     return lambda: attack(model, x, y, epsilons=eps)
 
 def fooled(net, changed, y):
@@ -86,24 +87,34 @@ def left(*what):
     state = lambda: [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in net.modules()] + \
                     [(p.requires_grad, p.grad is None) for p in net.parameters()]
     def run():
-        net.train(); before = state()
-        fgsm(net, x, y, 8/255, 1); after = state()
+        net.train()
+        before = state()
+        fgsm(net, x, y, 8/255, 1)
+        after = state()
         net.eval()
         return float(sum(a != b for a, b in zip(before, after)) + abs(len(before) - len(after)))
     return run
 
 def case(name, n):
-    what = {'ours': ours, 'ours in bfloat16': ours_bfloat16, 'five forwards': forwards, 'plain loop': loop, 'torchattacks': torchattacks, 'foolbox': foolbox}
-    rules = [at_least('torchattacks', 1.2), at_least('foolbox', 1.6), at_most('plain loop', 1), at_least('torchattacks', 2, ours='ours in bfloat16')]
-    return Case(f'attacks {name}', 2, f'FGSM, 5 steps, {name}, 64 px, {n} images', {k: partial(f, 8/255, name, n) for k, f in what.items()}, rules)
+    what = {'ours': ours, 'ours in bfloat16': ours_bfloat16, 'five forwards': forwards, 'plain loop': loop,
+            'torchattacks': torchattacks, 'foolbox': foolbox}
+    rules = [at_least('torchattacks', 1.2), at_least('foolbox', 1.6), at_most('plain loop', 1),
+             at_least('torchattacks', 2, ours='ours in bfloat16')]
+    return Case(f'attacks {name}', 2, f'FGSM, 5 steps, {name}, 64 px, {n} images',
+                {k: partial(f, 8/255, name, n) for k, f in what.items()}, rules)
 
-def exactly(key, text, number, run, limit): return Case(f'attacks {key}', 2, text, {number: run}, [exact(number, limit)], once=True)
+def exactly(key, text, number, run, limit):
+    return Case(f'attacks {key}', 2, text, {number: run}, [exact(number, limit)], once=True)
 
 FEW = 1/2550 # of the pixels' range: fools some of the images and not all
 CASES = [case('resnet18', 64), case('resnet50', 32),
-         exactly('float64', 'FGSM, 5 steps, resnet18, 64 px, 8 images, float64', 'largest difference from a plain loop', partial(float64, 'resnet18', 8), 1e-9),
-         exactly('rate', 'FGSM, 5 steps, resnet18, 64 px, 256 images, float32', 'fooling rate, difference from torchattacks',
+         exactly('float64', 'FGSM, 5 steps, resnet18, 64 px, 8 images, float64', 'largest difference from a plain loop',
+                 partial(float64, 'resnet18', 8), 1e-9),
+         exactly('rate', 'FGSM, 5 steps, resnet18, 64 px, 256 images, float32',
+                 'fooling rate, difference from torchattacks',
                  partial(rates, ours, FEW, 'resnet18', 256), .005),
-         exactly('bfloat16 rate', 'FGSM, 5 steps, resnet18, 64 px, 256 images, bfloat16', 'fooling rate, difference from torchattacks',
+         exactly('bfloat16 rate', 'FGSM, 5 steps, resnet18, 64 px, 256 images, bfloat16',
+                 'fooling rate, difference from torchattacks',
                  partial(rates, ours_bfloat16, FEW, 'resnet18', 256), .005),
-         exactly('left', 'FGSM, resnet18, 64 px, 8 images, in training mode', 'modules and weights left in another state', partial(left, 'resnet18', 8), 0)]
+         exactly('left', 'FGSM, resnet18, 64 px, 8 images, in training mode',
+                 'modules and weights left in another state', partial(left, 'resnet18', 8), 0)]

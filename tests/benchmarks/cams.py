@@ -85,22 +85,31 @@ def captum_maps(*what): return captum(*what)()[:, 0]
 
 def case(name, size, n, fast=()):
     what = dict(ours=ours, forward=forward, captum=captum, torchcam=torchcam) | {'pytorch-grad-cam': pytorch_grad_cam}
-    rules = [at_most('forward', 1.10), at_least('captum', fast or 1), at_least('torchcam', 1), at_least('pytorch-grad-cam', 3)]
-    return Case(f'cams {name} {size}', 1, f'Grad-CAM, {name}, {size} px, {n} images', {k: partial(f, name, size, n) for k, f in what.items()}, rules)
+    rules = [at_most('forward', 1.10), at_least('captum', fast or 1), at_least('torchcam', 1),
+             at_least('pytorch-grad-cam', 3)]
+    return Case(f'cams {name} {size}', 1, f'Grad-CAM, {name}, {size} px, {n} images',
+                {k: partial(f, name, size, n) for k, f in what.items()}, rules)
 
 def plainly(*what): return subject(*what)[0]
 
 def maps(name, size, n, network_of=plainly, how=''):
     text = 'largest difference from captum, share of the largest value'
-    return Case(f'cams maps{how} {name} {size}', 1, f'Grad-CAM maps{how}, {name}, {size} px, {n} images', {text: partial(difference, network_of, name, size, n)},
+    return Case(f'cams maps{how} {name} {size}', 1, f'Grad-CAM maps{how}, {name}, {size} px, {n} images',
+                {text: partial(difference, network_of, name, size, n)},
                 [exact(text, 1e-5)], once=True)
 
-CASES = [case('resnet18', 64, 64), case('resnet50', 64, 32), case('resnet18', 224, 16), case('resnet50', 224, 16, fast=1.8),
-         Case('cams small maps', 1, 'forward pass, folded, resnet18, 64 px, 64 images', {'ours': partial(forward, 'resnet18', 64, 64),
-              'convolutions of small maps': partial(convolutions, 'resnet18', 64, 64)}, [at_least('convolutions of small maps', 1)]),
-         *(maps(name, size, 8, *how) for how in ((), (prepared, ', folded')) for name in ('resnet18', 'resnet50') for size in (64, 224)),
-         *(Case(f'cams rounding {name} {size}', 1, f'Grad-CAM maps, folded, {name}, {size} px, 8 images: difference from float64',
-                dict(ours=partial(from_float64, folded_maps, name, size, 8), captum=partial(from_float64, captum_maps, name, size, 8)),
+CASES = [case('resnet18', 64, 64), case('resnet50', 64, 32), case('resnet18', 224, 16),
+         case('resnet50', 224, 16, fast=1.8),
+         Case('cams small maps', 1, 'forward pass, folded, resnet18, 64 px, 64 images',
+              {'ours': partial(forward, 'resnet18', 64, 64),
+              'convolutions of small maps': partial(convolutions, 'resnet18', 64, 64)},
+              [at_least('convolutions of small maps', 1)]),
+         *(maps(name, size, 8, *how) for how in ((), (prepared, ', folded')) for name in ('resnet18', 'resnet50')
+           for size in (64, 224)),
+         *(Case(f'cams rounding {name} {size}', 1,
+                f'Grad-CAM maps, folded, {name}, {size} px, 8 images: difference from float64',
+                dict(ours=partial(from_float64, folded_maps, name, size, 8),
+                     captum=partial(from_float64, captum_maps, name, size, 8)),
                 [at_most('captum', 1.5)], once=True) for name in ('resnet18', 'resnet50') for size in (64, 224)),
          Case('cams memory', 1, 'Grad-CAM, resnet50, 224 px, 64 images: extra memory of a call, MB',
               {k: partial(f, 'resnet50', 224, 64) for k, f in dict(ours=ours, captum=captum).items()},

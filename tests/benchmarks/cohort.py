@@ -1,4 +1,4 @@
-"Bar 4: five students of one teacher in one fit, against one fit after the other; and other ways to run students that are alike."
+"Bar 4: five students of one teacher in one fit, against one fit after the other; and other ways to run them."
 import atexit, contextlib, io, shutil, tempfile
 from copy import deepcopy
 from functools import cache, partial
@@ -22,7 +22,8 @@ def quiet(learn):
 def learners(loaders, teacher, student, groups):
     "A fit of one epoch for each group of students."
     with contextlib.redirect_stdout(io.StringIO()):
-        found = [quiet(distill_learner(loaders(), network(teacher), group, student=student, lr=1e-3)) for group in groups]
+        found = [quiet(distill_learner(loaders(), network(teacher), group, student=student, lr=1e-3))
+                 for group in groups]
     def run():
         for fit in found: fit()
     return run
@@ -40,7 +41,8 @@ def _photographs(folder, n):
     for i in range(n):
         width, height = photos[i % 2].size
         left, top = draw.integers(width//4), draw.integers(height//4)
-        photos[i % 2].resize((2000, 1500), box=(left, top, left + 3*width//4, top + 3*height//4)).save(folder/f'{i:04d}.jpg', quality=90)
+        box = left, top, left + 3*width//4, top + 3*height//4
+        photos[i % 2].resize((2000, 1500), box=box).save(folder/f'{i:04d}.jpg', quality=90)
 
 @cache
 def photographs(n):
@@ -57,15 +59,20 @@ def files(n, size, bs):
 
 def case(key, text, limit, *what):
     return Case(f'cohort {key}', 4, f'five students, {text}',
-                dict(ours=partial(together, *what)) | {'one by one': partial(alone, *what)}, [at_most('one by one', limit)])
+                dict(ours=partial(together, *what)) | {'one by one': partial(alone, *what)},
+                [at_most('one by one', limit)])
 
-def students(name, n, size): return [deepcopy(network(name, seed)).train().to(memory_format=torch.channels_last) for seed in range(n)], pixels(64, size), labels(64)
+def students(name, n, size):
+    nets = [deepcopy(network(name, seed)).train().to(memory_format=torch.channels_last) for seed in range(n)]
+    return nets, pixels(64, size), labels(64)
 
 def one_after_another(*what):
     "A step's forward and backward passes, as a cohort runs them."
     nets, x, y = students(*what)
     def run():
-        for net in nets: net.zero_grad(); F.cross_entropy(net(x), y).backward()
+        for net in nets:
+            net.zero_grad()
+            F.cross_entropy(net(x), y).backward()
     return run
 
 def stacked(*what):
@@ -82,14 +89,19 @@ def compiled(*what):
     nets, x, y = students(*what)
     fast = [torch.compile(net) for net in nets]
     def run():
-        for net in fast: net.zero_grad(); F.cross_entropy(net(x), y).backward()
+        for net in fast:
+            net.zero_grad()
+            F.cross_entropy(net(x), y).backward()
     return run
 
 def alike(name, n, size):
     return Case(f'cohort alike {name}', 4, f'a step of {n} students, {name}, {size} px, batch 64',
-                {k: partial(f, name, n, size) for k, f in {'ours': one_after_another, 'torch.func stacking': stacked, 'torch.compile': compiled}.items()},
+                {k: partial(f, name, n, size) for k, f in {'ours': one_after_another, 'torch.func stacking': stacked,
+                                                           'torch.compile': compiled}.items()},
                 [at_least('torch.func stacking', 1), at_least('torch.compile', 1)])
 
-CASES = [case('arithmetic', 'resnet50 and resnet18, 64 px, 128 images, batch 64', .85, partial(loaders, 128, 64, 64), 'resnet50', 'resnet18'),
-         case('decoding', 'resnet_small, 200 JPEGs (2000 x 1500) at 32 px, batch 50', .35, partial(files, 200, 32, 50), 'resnet_small', 'resnet_small'),
+CASES = [case('arithmetic', 'resnet50 and resnet18, 64 px, 128 images, batch 64', .85, partial(loaders, 128, 64, 64),
+              'resnet50', 'resnet18'),
+         case('decoding', 'resnet_small, 200 JPEGs (2000 x 1500) at 32 px, batch 50', .35, partial(files, 200, 32, 50),
+              'resnet_small', 'resnet_small'),
          alike('resnet_small', 4, 32), alike('resnet18', 4, 64)]

@@ -18,7 +18,8 @@ BATCH, K, STUDENT, TEACHER = 64, 16384, 512, 2048
 def batch(n):
     "Features of student and teacher, classes and places of a batch."
     draw = generator('crd', n)
-    student, teacher = torch.randn(BATCH, STUDENT, generator=draw).requires_grad_(), torch.randn(BATCH, TEACHER, generator=draw)
+    student = torch.randn(BATCH, STUDENT, generator=draw).requires_grad_()
+    teacher = torch.randn(BATCH, TEACHER, generator=draw)
     index = torch.randperm(n, generator=draw)[:BATCH]
     return student, teacher, labels(n, classes(n))[index], index
 
@@ -28,7 +29,8 @@ def built(n):
     loss, (student, teacher, *_) = CRD(n_negatives=K), batch(n)
     loss.student_layers, loss.teacher_layers = ['student'], ['teacher']
     with contextlib.redirect_stdout(io.StringIO()):
-        loss.build(dict(student=student), dict(teacher=teacher), Images([], labels(n, classes(n)), [str(i) for i in range(classes(n))], 32))
+        loss.build(dict(student=student), dict(teacher=teacher),
+                   Images([], labels(n, classes(n)), [str(i) for i in range(classes(n))], 32))
     return loss
 
 def ours(n):
@@ -61,4 +63,5 @@ def cases(n, name, limit):
             Case(f'crd {n} memory', 3, f'{text}: extra memory, MB', who, [at_most('RepDistiller', .2)], memory='extra')]
 
 CASES = [*cases(50_000, '50,000', 10), *cases(1_280_000, '1.28 million', 2),
-         Case('crd bank', 3, 'CRD, all that is kept for 1.28 million images, MB', {'MB': partial(bank, 1_280_000)}, [exact('MB', 1400)], once=True)]
+         Case('crd bank', 3, 'CRD, all that is kept for 1.28 million images, MB', {'MB': partial(bank, 1_280_000)},
+              [exact('MB', 1400)], once=True)]

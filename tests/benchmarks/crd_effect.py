@@ -1,4 +1,6 @@
-"What one draw of negatives for a whole batch does to a student: `python tests/benchmarks/crd_effect.py` writes crd_effect.csv, in about a minute."
+"""What one draw of negatives for a whole batch does to a student.
+
+`python tests/benchmarks/crd_effect.py` writes crd_effect.csv, in about a minute."""
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +23,11 @@ def objective(kind, seed): return None if kind == 'Ind' else CRD(.2, n_negatives
 def students(dls, teacher, epochs):
     "All students of one fit: those of one seed begin with the same weights."
     nets = iter([create_model('resnet_small', 10, seed=seed, width=8) for _, seed in STUDENTS.values()])
-    return fit(distill_learner(dls, teacher, {name: objective(*who) for name, who in STUDENTS.items()}, student=partial(next, nets)), epochs)
+    return fit(distill_learner(dls, teacher, {name: objective(*who) for name, who in STUDENTS.items()},
+                               student=partial(next, nets)), epochs)
 
 def measured(n_train=1800, n_valid=1000, epochs=6):
-    "Rows model, seed, condition, metric, value: accuracy, and consensus with the teacher, on seen images and on sketches."
+    "Rows model, seed, condition, metric, value: accuracy, and consensus with the teacher, seen and on sketches."
     dls = get_dls('shapes', bs=64, n_train=n_train, n_valid=n_valid, augment=None, cue=.7)
     teacher = fit(classifier_learner(dls, partial(create_model, 'resnet_small', 10, seed=9, width=16)), epochs)['T']
     found = students(dls, teacher, epochs)

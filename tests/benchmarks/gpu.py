@@ -41,7 +41,8 @@ def synchronised(run):
 
 def learner():
     dls = image_loaders(noise(IMAGES, SIZE), noise(BATCH, SIZE), BATCH, device=DEVICE)
-    return dls, distill_learner(dls, deepcopy(network('resnet50')).to(DEVICE), objectives(), student='resnet18', lr=1e-3)
+    return dls, distill_learner(dls, deepcopy(network('resnet50')).to(DEVICE), objectives(), student='resnet18',
+                                lr=1e-3)
 
 def ours():
     _, learn = learner()
@@ -75,13 +76,15 @@ def resident():
 
 def _all_probes(cast, what):
     "Every probe as the study calls it, with one other domain."
-    for probe in (fidelity, calibration, localization, adversarial, invariance, group_bias, representation, boundary): probe(cast, what, device=DEVICE)
+    for probe in (fidelity, calibration, localization, adversarial, invariance, group_bias, representation, boundary):
+        probe(cast, what, device=DEVICE)
     consensus(cast, what, dict(other=what.subset(range(len(what)))), device=DEVICE)
     shape_bias(cast, what, {'cue conflict': what}, device=DEVICE)
     torch.cuda.synchronize()
 
 def probes():
-    nets, what = [deepcopy(network(name, seed)) for name, seed in (('resnet50', 0), ('resnet18', 0), ('resnet18', 1))], known(noise(N_PROBED, 64))
+    nets = [deepcopy(network(*who)) for who in (('resnet50', 0), ('resnet18', 0), ('resnet18', 1))]
+    what = known(noise(N_PROBED, 64))
     return lambda: _all_probes(Cast(nets[0], dict(Ind=nets[1], KL=nets[2])), what)
 
 def study():
@@ -94,7 +97,8 @@ def study():
 cohort = f'five students of resnet50, resnet18, {SIZE} px, bfloat16, {IMAGES} images, batch {BATCH}: images/s'
 CASES = [Case('gpu cohort', 10, cohort, {'ours': ours, 'bare loop': bare, 'forward and backward': resident},
               [Rule('ours/peer >= 0.95', 'bare loop'), Rule('ours/peer >= 0.85', 'forward and backward')]),
-         Case('gpu probes', 10, 'all probes, resnet50 and two resnet18, 64 px, 5,000 images', dict(seconds=probes), [exact('seconds', 60)], once=True),
+         Case('gpu probes', 10, 'all probes, resnet50 and two resnet18, 64 px, 5,000 images', dict(seconds=probes),
+              [exact('seconds', 60)], once=True),
          Case('gpu study', 10, 'kd_study in an empty folder', dict(seconds=study), [exact('seconds', 60)], once=True)]
 
 def main():
@@ -103,7 +107,8 @@ def main():
     parser.add_argument('--out', type=Path, default=HERE/'gpu.csv')
     args = parser.parse_args()
     if not torch.cuda.is_available(): return print('No GPU here: nothing was measured.')
-    warnings.filterwarnings('ignore'); os.environ['TQDM_DISABLE'] = '1'
+    warnings.filterwarnings('ignore')
+    os.environ['TQDM_DISABLE'] = '1'
     for case in CASES:
         rows = measure(case, args.repeats)
         merged(args.out, rows, [case]).to_csv(args.out, index=False, float_format='%.6g')

@@ -32,23 +32,28 @@ def cast():
     teacher, student = (network('resnet_small', seed, width=4, stages=2) for seed in range(2))
     return Cast(teacher, dict(Ind=student))
 
-PROBES = dict(fidelity=fidelity, calibration=calibration, localization=localization, adversarial=partial(adversarial, steps=2),
+PROBES = dict(fidelity=fidelity, calibration=calibration, localization=localization,
+              adversarial=partial(adversarial, steps=2),
               invariance=partial(invariance, colours=(.4,), crops=(.4,), shifts=(4,)),
               domains=lambda who, what: consensus(who, what, dict(other=images(len(what)))),
               groups=group_bias, representation=representation)
 PROBES['shape bias'] = lambda who, what: shape_bias(who, what, {'cue conflict': what})
 
-def probe(name, n): what = images(n); return lambda: PROBES[name](cast(), what)
+def probe(name, n):
+    what = images(n)
+    return lambda: PROBES[name](cast(), what)
 def planes(n): return lambda: boundary(cast(), images(FEW), planes=n, points=10)
 
 def case(name, few, many, make, what='images'):
     few_many = {'ours': partial(make, many), f'{few:,} {what}': partial(make, few)}
     peer, text = f'{few:,} {what}', f'{name}, two small networks, {SIZE} px, {many:,} {what}'
-    return [Case(f'growth {name}', 8, f'{text}: seconds each', few_many, [at_most(peer, 1.1)], per={'ours': many, peer: few})]
+    return [Case(f'growth {name}', 8, f'{text}: seconds each', few_many, [at_most(peer, 1.1)],
+                 per={'ours': many, peer: few})]
 
 def memory(name):
     peer = f'{FEW:,} images'
-    return Case(f'growth {name} memory', 8, f'{name}, {MANY:,} images: peak memory, MB', {'ours': partial(probe, name, MANY), peer: partial(probe, name, FEW)},
+    return Case(f'growth {name} memory', 8, f'{name}, {MANY:,} images: peak memory, MB',
+                {'ours': partial(probe, name, MANY), peer: partial(probe, name, FEW)},
                 [at_most(peer, 1.1)], memory='peak')
 
 class Shared(Callback):
@@ -63,13 +68,16 @@ def shared(n):
     "Seconds that a cohort of n students spends on what they share."
     dls, teacher, timer = loaders(512, 32, 64), deepcopy(network('resnet_small')), Shared()
     learn = distill_learner(dls, teacher, {f'KL{i}': KL() for i in range(n)}, lr=1e-3, cbs=timer)
-    teacher.register_forward_pre_hook(timer.start); teacher.register_forward_hook(timer.stop)
+    teacher.register_forward_pre_hook(timer.start)
+    teacher.register_forward_hook(timer.stop)
     def run():
         with learn.no_bar(), learn.no_logging(): learn.fit(1)
         return timer.seconds
     return run
 
-CASES = [*(c for name in PROBES for c in case(name, FEW, MANY, partial(probe, name))), *case('boundary', 5, 80, planes, 'planes'),
+CASES = [*(c for name in PROBES for c in case(name, FEW, MANY, partial(probe, name))),
+         *case('boundary', 5, 80, planes, 'planes'),
          *(memory(name) for name in ('localization', 'adversarial', 'representation')),
-         Case('growth cohort', 8, 'cohort of 8, resnet_small, 32 px, 512 images: data and teacher, seconds', {'ours': partial(shared, 8), '1 student': partial(shared, 1)},
+         Case('growth cohort', 8, 'cohort of 8, resnet_small, 32 px, 512 images: data and teacher, seconds',
+              {'ours': partial(shared, 8), '1 student': partial(shared, 1)},
               [at_most('1 student', 1.1)])]

@@ -25,12 +25,15 @@ def bare(teacher, student, *sizes):
         with frozen(teacher):
             for x, y, _ in dls.train:
                 _step(net, teacher, x, y).backward()
-                optimiser.step(); optimiser.zero_grad()
+                optimiser.step()
+                optimiser.zero_grad()
         net.eval()
         with torch.no_grad():
             for x, y, _ in dls.valid: F.cross_entropy(net(x), y)
     return run
 
-def case(key, text, *what): return Case(f'learner {key}', 5, f'Learner, KL, {text}', {'ours': partial(ours, *what), 'bare loop': partial(bare, *what)}, [at_most('bare loop', 1.05)])
+def case(key, text, *what):
+    return Case(f'learner {key}', 5, f'Learner, KL, {text}',
+                {'ours': partial(ours, *what), 'bare loop': partial(bare, *what)}, [at_most('bare loop', 1.05)])
 
 CASES = [case('resnet50', 'resnet50 to resnet18, 64 px, 192 images, batch 64', 'resnet50', 'resnet18', 192, 64, 64)]

@@ -40,7 +40,8 @@ def dbviz():
     "Its modules `data` and `evaluation`; what these import of its model zoo, which needs more libraries, is left out."
     folder, names = str(checkout('DBVIZ')), ('data', 'evaluation', 'utils', 'model')
     before = {n: sys.modules.pop(n) for n in names if n in sys.modules}
-    sys.modules['model'] = ModuleType('model'); sys.modules['model'].get_teacher_model = None
+    sys.modules['model'] = ModuleType('model')
+    sys.modules['model'].get_teacher_model = None
     sys.path.insert(0, folder)
     try: return import_module('data').make_planeloader, import_module('evaluation').decision_boundary
     finally:
@@ -71,5 +72,6 @@ def difference():
 # the two agreements are means over the same points: one point in 2,500 may fall on the other side by rounding
 worst = "difference from dbViz's agreement"
 text = f'boundary, {POINTS} x {POINTS} points, two {NET}, {SIZE} px'
-CASES = [Case('planes time', 6, text, {'ours': ours, 'forward': forward, 'dbViz': dbviz_timed}, [at_most('forward', 1.1), at_least('dbViz', 1)]),
+CASES = [Case('planes time', 6, text, {'ours': ours, 'forward': forward, 'dbViz': dbviz_timed},
+              [at_most('forward', 1.1), at_least('dbViz', 1)]),
          Case('planes values', 6, f'{text}: answers', {worst: difference}, [exact(worst, 1e-3)], once=True)]

@@ -14,10 +14,13 @@ from kd_knowledge.study.config import Study
 def subject(n_valid):
     "A teacher and two students, trained as in the default study; the images that they did not see."
     asked = Study().filled()
-    dls = get_dls(asked.data, bs=asked.bs, size=asked.size, n_train=asked.n_train, n_valid=n_valid, augment=None, **asked.data_args)
-    teacher = fit(classifier_learner(dls, partial(create_model, asked.teacher, 10, seed=0, **asked.teacher_args)), asked.teacher_epochs)['T']
+    dls = get_dls(asked.data, bs=asked.bs, size=asked.size, n_train=asked.n_train, n_valid=n_valid, augment=None,
+                  **asked.data_args)
+    teacher = fit(classifier_learner(dls, partial(create_model, asked.teacher, 10, seed=0, **asked.teacher_args)),
+                  asked.teacher_epochs)['T']
     student = partial(create_model, asked.student, 10, seed=1, **asked.student_args)
-    nets = [teacher, *fit(distill_learner(dls, teacher, dict(Ind=None, KL=KL()), student=student), asked.epochs).values()]
+    nets = [teacher, *fit(distill_learner(dls, teacher, dict(Ind=None, KL=KL()), student=student),
+                          asked.epochs).values()]
     return [net.eval() for net in nets], dls.valid_ds.pixels(range(n_valid)), dls.valid_ds.y
 
 def answers(net, x, bfloat16=False):
@@ -28,7 +31,8 @@ def changed(n):
     nets, x, _ = subject(n)
     return lambda: max((answers(net, x) != answers(net, x, True)).double().mean().item() for net in nets)
 
-def fooled(net, x, y, bfloat16): return (answers(net, fgsm(net, x, y, 8/255, bfloat16=bfloat16)) != y).double().mean().item()
+def fooled(net, x, y, bfloat16):
+    return (answers(net, fgsm(net, x, y, 8/255, bfloat16=bfloat16)) != y).double().mean().item()
 
 def rates(n):
     "The largest difference of a network's fooling rate, both attacks' images shown to it in float32."
@@ -36,6 +40,8 @@ def rates(n):
     return lambda: max(abs(fooled(net, x, y, True) - fooled(net, x, y, False)) for net in nets)
 
 def case(key, n, text, run, limit):
-    return Case(f'precision {key}', 2, f'bfloat16, three trained networks of the default study, {n:,} images', {text: partial(run, n)}, [exact(text, limit)], once=True)
+    return Case(f'precision {key}', 2, f'bfloat16, three trained networks of the default study, {n:,} images',
+                {text: partial(run, n)}, [exact(text, limit)], once=True)
 
-CASES = [case('answers', 2000, 'clean answers that change, largest share', changed, .001), case('rate', 500, 'fooling rate, largest difference', rates, .005)]
+CASES = [case('answers', 2000, 'clean answers that change, largest share', changed, .001),
+         case('rate', 500, 'fooling rate, largest difference', rates, .005)]

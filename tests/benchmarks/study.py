@@ -30,4 +30,6 @@ def study():
 def notebooks(): return partial(minutes, command('nbdev_test'), '--n_workers', '2', cwd=ROOT, OMP_NUM_THREADS='1')
 
 CASES = [Case(key, 9, text, {'minutes': run}, [exact('minutes', limit)], once=True)
-         for key, text, run, limit in (('study run', 'kd_study in an empty folder', study, 3), ('study notebooks', 'nbdev_test with 2 workers of one thread, as make test runs it', notebooks, 4))]
+         for key, text, run, limit in (('study run', 'kd_study in an empty folder', study, 3),
+                                       ('study notebooks',
+                                        'nbdev_test with 2 workers of one thread, as make test runs it', notebooks, 4))]

@@ -13,12 +13,16 @@ def breaks(): return lambda: 1/0
 def holds_on(mb): return lambda: lambda: bytes(bytearray(b'x')*(mb*2**20)) and None
 
 CASES = [
-    Case('tiny slow', 1, 'twice as long', dict(ours=sleeps(.02), forward=sleeps(.01), late=sleeps(.04)), [at_most('forward', 1.1), at_least('late', 1)]),
-    Case('tiny gone', 2, 'beside nobody', dict(ours=sleeps(.001), gone=absent, broken=breaks), [at_least('gone', 2), at_least('broken', 2)]),
+    Case('tiny slow', 1, 'twice as long', dict(ours=sleeps(.02), forward=sleeps(.01), late=sleeps(.04)),
+         [at_most('forward', 1.1), at_least('late', 1)]),
+    Case('tiny gone', 2, 'beside nobody', dict(ours=sleeps(.001), gone=absent, broken=breaks),
+         [at_least('gone', 2), at_least('broken', 2)]),
     Case('tiny number', 3, 'a number', dict(error=lambda: lambda: 1e-7), [exact('error', 1e-6)], once=True),
     Case('tiny nowhere', 3, 'a number of nobody', dict(error=absent), [exact('error', 1e-6)], once=True),
-    Case('tiny memory', 3, 'a hundred against ten MB', dict(ours=holds_on(100), small=holds_on(10)), [at_most('small', 2)], memory='extra'),
-    Case('tiny shares', 8, 'seconds each', dict(ours=sleeps(.04), few=sleeps(.01)), [at_most('few', 1.5)], per=dict(ours=8, few=1)),
+    Case('tiny memory', 3, 'a hundred against ten MB', dict(ours=holds_on(100), small=holds_on(10)),
+         [at_most('small', 2)], memory='extra'),
+    Case('tiny shares', 8, 'seconds each', dict(ours=sleeps(.04), few=sleeps(.01)),
+         [at_most('few', 1.5)], per=dict(ours=8, few=1)),
     Case('late failure', 10, 'ours breaks', dict(ours=breaks, forward=sleeps(.001)), [at_most('forward', 1.1)]),
 ]
 '''
@@ -30,7 +34,8 @@ def bench(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp('tiny')
     (folder/'tiny.py').write_text(CASES)
     def run(*args, out=folder/'results.csv'):
-        command = [sys.executable, root/'tests'/'benchmarks'/'run.py', '--cases', folder/'tiny.py', '--repeats', '3', '--threads', '1', '--out', out, *args]
+        command = [sys.executable, root/'tests'/'benchmarks'/'run.py', '--cases', folder/'tiny.py', '--repeats', '3',
+                   '--threads', '1', '--out', out, *args]
         res = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
         return res, pd.read_csv(out) if out.exists() else None
     return run
@@ -46,7 +51,8 @@ def test_writes_the_table_the_machine_and_the_figure(first, tmp_path_factory):
     assert list(table) == COLUMNS and len(table) == 7
     folder = tmp_path_factory.getbasetemp()/'tiny0'
     machine = json.loads((folder/'machine.json').read_text())
-    assert {'date', 'cpu', 'cores', 'threads', 'memory_GB', 'versions', 'repeats'} <= machine.keys() and machine['threads'] == 1 and machine['versions']['torch']
+    assert {'date', 'cpu', 'cores', 'threads', 'memory_GB', 'versions',
+            'repeats'} <= machine.keys() and machine['threads'] == 1 and machine['versions']['torch']
     assert (folder/'results.png').read_bytes()[:4] == b'\x89PNG'
 
 def test_each_ratio_lies_between_its_low_and_high(first):
@@ -78,7 +84,8 @@ def test_memory_is_the_peak_of_a_process_of_its_own(bench, first):
 def test_a_partial_run_replaces_its_own_rows_alone(bench, first):
     before = bench('--only', 'tiny number')[1]
     after = bench('--only', '1')[1]
-    assert len(after) == len(before) and after[after.case != 'twice as long'].equals(before[before.case != 'twice as long'])
+    rest = [table[table.case != 'twice as long'] for table in (before, after)]
+    assert len(after) == len(before) and rest[0].equals(rest[1])
     assert (of(after, 'twice as long').ours != of(before, 'twice as long').ours).all()
     assert after.bar.str.split(':').str[0].astype(int).is_monotonic_increasing
 
@@ -96,5 +103,6 @@ def test_the_stored_table_is_the_one_that_the_page_shows(root):
     measured = table.dropna(subset='ratio')
     assert ((measured.low <= measured.ratio) & (measured.ratio <= measured.high)).all()
     page = json.loads((root/'nbs'/'tutorials'/'speed.ipynb').read_text())
-    shown = ''.join(''.join(o.get('data', {}).get('text/html', '')) for c in page['cells'] for o in c.get('outputs', []))
+    shown = ''.join(''.join(o.get('data', {}).get('text/html', '')) for c in page['cells']
+                    for o in c.get('outputs', []))
     assert all(case.replace('<', '&lt;') in shown for case in table.case)

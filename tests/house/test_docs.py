@@ -5,7 +5,8 @@ import pytest
 import kd_knowledge
 from fastcore.docments import docments
 
-MODULES = [o.name for o in pkgutil.walk_packages(kd_knowledge.__path__, 'kd_knowledge.') if not o.name.rpartition('.')[2].startswith('_')]
+MODULES = [o.name for o in pkgutil.walk_packages(kd_knowledge.__path__, 'kd_knowledge.')
+           if not o.name.rpartition('.')[2].startswith('_')]
 
 def unwrap(o): return inspect.unwrap(o) if callable(o) else o
 
@@ -17,7 +18,8 @@ def docstring(o):
 def public(module):
     "Name -> function or class, of what `module` itself defines and exports."
     there = {n: getattr(module, n) for n in module.__all__}
-    return {n: o for n, o in there.items() if (inspect.isclass(o) or inspect.isfunction(unwrap(o))) and o.__module__ == module.__name__}
+    return {n: o for n, o in there.items() if (inspect.isclass(o) or inspect.isfunction(unwrap(o)))
+            and o.__module__ == module.__name__}
 
 def overrides(cls, name):
     "Does a class above `cls` already say what `name` is, or fastai, for its callbacks' events?"
@@ -26,8 +28,10 @@ def overrides(cls, name):
 
 def methods(cls, module):
     "Name -> function, of the public methods and properties that our code gives `cls`."
-    plain = {n: getattr(o, '__func__', None) or getattr(o, 'fget', None) or o for n, o in vars(cls).items() if not n.startswith('_')}
-    return {n: f for n, f in plain.items() if inspect.isfunction(f) and f.__module__.startswith('kd_knowledge') and not overrides(cls, n)}
+    plain = {n: getattr(o, '__func__', None) or getattr(o, 'fget', None) or o for n, o in vars(cls).items()
+             if not n.startswith('_')}
+    return {n: f for n, f in plain.items() if inspect.isfunction(f) and f.__module__.startswith('kd_knowledge')
+            and not overrides(cls, n)}
 
 def own_parameters(f):
     "The parameters in the source of `f`, without `self`, `cls`, `*args` and `**kwargs`."
@@ -46,11 +50,13 @@ def parameters(o):
 def is_number(said): return said.get('anno') in (int, float) or type(said.get('default')) in (int, float)
 
 def faults(name, o):
-    "What `o` leaves unsaid, as lines that begin with `name`. A range is a number, or a name in backticks that has one; any whole number is a seed."
+    """What `o` leaves unsaid, as lines that begin with `name`. A range is a number, or a name in backticks that has
+    one; any whole number is a seed."""
     if not docstring(o): yield f'{name}: no docstring'
     for p, said in parameters(o).items():
         if not said.get('docment'): yield f'{name}.{p}: no comment'
-        elif is_number(said) and 'seed' not in p and not re.search(r'\d|`', said['docment']): yield f'{name}.{p}: a number without its range'
+        elif is_number(said) and 'seed' not in p and not re.search(r'\d|`', said['docment']):
+            yield f'{name}.{p}: a number without its range'
 
 @pytest.mark.parametrize('name', MODULES)
 def test_everything_public_is_documented(name):

@@ -6,8 +6,8 @@ import pytest
 
 REFUSE = """
 import importlib, pkgutil, sys
-absent = {'nbdev', 'execnb', 'fastgit', 'ghapi', 'ipykernel', 'jupyter_client', 'jupyter_core', 'jupyter_server', 'jupyterlab',
-          'nbclient', 'nbconvert', 'nbformat', 'notebook', 'pytest', 'timm'}
+absent = {'nbdev', 'execnb', 'fastgit', 'ghapi', 'ipykernel', 'jupyter_client', 'jupyter_core', 'jupyter_server',
+          'jupyterlab', 'nbclient', 'nbconvert', 'nbformat', 'notebook', 'pytest', 'timm'}
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split('.')[0] in absent: raise ModuleNotFoundError(f'No module named {name!r}', name=name)
@@ -37,13 +37,15 @@ def settings(root):
     return cfg['DEFAULT']
 
 @pytest.fixture
-def metadata(unpacked): return message_from_string(next(unpacked.glob('*.dist-info/METADATA')).read_text(encoding='utf-8'))
+def metadata(unpacked):
+    return message_from_string(next(unpacked.glob('*.dist-info/METADATA')).read_text(encoding='utf-8'))
 
 def test_wheel_holds_the_package_alone(wheel, root):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.split('/')[0] for n in names}
     assert {t for t in tops if not t.endswith('.dist-info')} == {'kd_knowledge'}
-    assert {n for n in names if n.endswith('.py')} == {str(p.relative_to(root)) for p in (root/'kd_knowledge').rglob('*.py')}
+    assert {n for n in names if n.endswith('.py')} == {str(p.relative_to(root))
+                                                       for p in (root/'kd_knowledge').rglob('*.py')}
     assert any(n.endswith('LICENSE') for n in names)
 
 def test_wheel_metadata(metadata, settings):
@@ -64,8 +66,10 @@ def test_entry_points(unpacked):
     assert set(entries['console_scripts']) == {'kd_study', 'kd_probe', 'kd_results', 'kd_explore'}
 
 @pytest.mark.parametrize('text,want', [
-    ('', []), ('a b', ['a', 'b']), ('a>=1, b<2,c', ['a>=1', 'b<2', 'c']), ('a>=1,<2 b', ['a>=1,<2', 'b']), ('a[x,y]>=1,b', ['a[x,y]>=1', 'b']),
-    ('a\n\tb>=2\n\tc', ['a', 'b>=2', 'c']), ('\'a>=1; python_version < "3.11"\' b', ['a>=1; python_version < "3.11"', 'b'])])
+    ('', []), ('a b', ['a', 'b']), ('a>=1, b<2,c', ['a>=1', 'b<2', 'c']), ('a>=1,<2 b', ['a>=1,<2', 'b']),
+                                       ('a[x,y]>=1,b', ['a[x,y]>=1', 'b']),
+    ('a\n\tb>=2\n\tc', ['a', 'b>=2', 'c']), ('\'a>=1; python_version < "3.11"\' b',
+                                             ['a>=1; python_version < "3.11"', 'b'])])
 def test_requirements_are_separated_by_commas_or_spaces(text, want, root, monkeypatch):
     import setuptools
     monkeypatch.setattr(setuptools, 'setup', lambda **kwargs: None)
@@ -80,5 +84,6 @@ def test_imports_without_nbdev_and_jupyter(unpacked, fresh, tmp_path):
     assert set(res.stdout.split()) >= {f'kd_knowledge.{p.stem}' for p in (unpacked/'kd_knowledge').glob('[!_]*.py')}
 
 def test_import_is_light(unpacked, fresh, tmp_path):
-    seconds, *heavy = min((fresh(TIME_IMPORT, path=unpacked, cwd=tmp_path).stdout.split() for _ in range(3)), key=lambda o: float(o[0]))
+    seconds, *heavy = min((fresh(TIME_IMPORT, path=unpacked, cwd=tmp_path).stdout.split() for _ in range(3)),
+                          key=lambda o: float(o[0]))
     assert float(seconds) < .3 and not heavy

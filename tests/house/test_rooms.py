@@ -3,6 +3,7 @@
 `python -m tests.house.test_rooms` prints them all; as tests they fail where a bar is broken."""
 import ast, json, re, statistics, subprocess, sys, time, tokenize
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,6 +225,13 @@ def test_no_list_of_probes_is_left_above_them():
     found = [f'{n}:{k} names {", ".join(sorted(v))}' for n, lists in rooms.items() for k, v in lists.items()]
     say(f'{len(PROBES)} probes are registered; lists of their names above them: {len(found)} (none)', *found)
     assert not found
+
+def test_all_has_every_public_name():
+    import kd_knowledge.all
+    public = {n for name in modules() for n in getattr(import_module(f'kd_knowledge.{name}'), '__all__', ())}
+    lost = sorted(public - set(kd_knowledge.all.__all__))
+    say(f'{len(public)} public names; not in kd_knowledge.all: {len(lost)} (none)', *lost)
+    assert not lost
 
 ### What a command costs before it does anything
 

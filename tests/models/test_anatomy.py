@@ -1,0 +1,189 @@
+"The anatomy of all families, what is read half-way, and what is left behind: nothing."
+import pytest
+import torch
+from torch import nn
+
+from kd_knowledge.core import KDError
+from kd_knowledge.models import Anatomy, anatomy, conv_names, create_model, find_module, frozen, taps
+from tests.models.common import check, mixed, pixels, quick, state
+
+HIERARCHICAL = ['resnet18', 'resnet50', 'vgg11', 'vgg11_bn', 'densenet121', 'mobilenet_v2', 'mobilenet_v3_small',
+                'mobilenet_v3_large', 'shufflenet_v2_x0_5', 'efficientnet_b0', 'convnext_tiny', 'swin_t', 'swin_v2_t',
+                'alexnet', 'squeezenet1_1', 'googlenet', 'mnasnet0_5', 'regnet_y_400mf']
+
+
+TIMM = ['resnet50d', 'vgg11', 'densenet121', 'mobilenetv2_050', 'mobilenetv3_small_050', 'efficientnet_b0',
+        'convnext_atto', 'regnety_002']
+
+
+@pytest.mark.parametrize('name', HIERARCHICAL)
+def test_torchvision_families(name): check(name, 64, **quick(name))
+
+
+@pytest.mark.parametrize('name', TIMM)
+def test_timm_families(name):
+    pytest.importorskip('timm')
+    check(f'timm:{name}', 64)
+
+
+def test_vit_tokens():
+    found, sides = check('vit_b_32', 224, decreasing=False)
+    assert sides == [7] * 12 and found.last_map == 'net.encoder.layers.encoder_layer_11.ln_1'
+
+
+def test_timm_transformers():
+    pytest.importorskip('timm')
+    found, sides = check('timm:vit_tiny_patch16_224', 64, decreasing=False, img_size=64)
+    assert sides == [4] * 12 and found.last_map == 'net.blocks.11.norm1'
+    found, sides = check('timm:vit_small_patch14_reg4_dinov2', 56, decreasing=False, img_size=56)
+    assert found.prefix == 5 and sides == [4] * 12
+    _, sides = check('timm:swin_tiny_patch4_window7_224', 112, img_size=112)
+    assert sides == [28, 14, 7, 4]
+    two_heads = create_model('timm:deit_tiny_distilled_patch16_224', 7, img_size=64)
+    with pytest.raises(KDError, match='head='): anatomy(two_heads)
+
+
+SIZED = ['resnet18', 'vgg11', 'densenet121', 'mobilenet_v3_small', 'efficientnet_b0', 'convnext_tiny', 'swin_t']
+
+
+@pytest.mark.parametrize('name', SIZED)
+def test_anatomy_does_not_hang_on_the_size(name):
+    net = create_model(name, 7, seed=0, **quick(name))
+    assert anatomy(net, size=64) == anatomy(net, size=224)
+
+
+def test_the_papers_depths():
+    for name, sides in dict(resnet50=[56, 56, 28, 14, 7], vgg19=[224, 112, 56, 28, 14], swin_t=[56, 28, 14, 7]).items():
+        net = create_model(name, 10, **quick(name))
+        found = anatomy(net)
+        with frozen(net), torch.no_grad(), taps(net, *found.stages) as seen: net(pixels(224, 1))
+        assert [found.to_map(seen[s]).shape[-1] for s in found.stages] == sides, name
+
+
+def test_after_the_nth_convolution():
+    for vgg, n, channels in ('vgg11', 4, 256), ('vgg19', 7, 256):
+        net = create_model(vgg, 7, **quick(vgg))
+        name = conv_names(net)[n - 1]
+        with frozen(net), taps(net, name) as seen: net(pixels(224, 1))
+        assert seen[name].shape[1:] == (channels, 56, 56) and isinstance(net.get_submodule(name), nn.ReLU)
+        del net  # one at a time
+    names = conv_names(create_model('resnet18', 7))
+    assert len(names) == 20 and names[0] == 'net.relu' and all('downsample' not in n or n.endswith('.1') for n in names)
+
+
+STOPS = [RuntimeError('broken'), KeyboardInterrupt(), SystemExit(1)]
+
+
+@pytest.mark.parametrize('stop', STOPS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize('where', ['block', 'forward'])
+def test_nothing_is_left_behind(stop, where):
+    net = create_model('resnet_small', 5, seed=0)
+    before = mixed(net)
+    def fail(*_): raise stop
+    with pytest.raises(type(stop)):
+        with frozen(net), taps(net, 'layer1', 'fc:input'), taps(net, 'layer2', grad=True):
+            if where == 'block': fail()
+            handle = net.net.layer3.register_forward_hook(fail)
+            try: net(pixels(32))
+            finally: handle.remove()
+    assert state(net) == before
+
+
+@pytest.mark.parametrize('look', [anatomy, conv_names])
+def test_an_interrupted_search_leaves_nothing(look):
+    class Stop(nn.Module):
+        def forward(self, x): raise KeyboardInterrupt
+    net = create_model('resnet_small', 5, seed=0)
+    net.net.layer3 = Stop()
+    before = mixed(net)
+    with pytest.raises(KeyboardInterrupt): look(net)
+    assert state(net) == before
+
+
+def test_the_search_draws_no_random_numbers_and_changes_no_statistics():
+    net = create_model('mobilenet_v2', 5, seed=0)
+    buffers, rng = {k: v.clone() for k, v in net.state_dict().items()}, torch.get_rng_state()
+    anatomy(net), conv_names(net)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert all(torch.equal(v, buffers[k]) for k, v in net.state_dict().items())
+
+
+OVERWRITTEN = [('densenet121', 'features'), ('resnet18', 'layer2.0.bn2'), ('resnet18', 'layer2.0.bn1'),
+               ('vgg11_bn', 'features.1')]
+
+
+@pytest.mark.parametrize('name,layer', OVERWRITTEN)
+def test_what_was_read_is_not_overwritten(name, layer):
+    net = create_model(name, 5, seed=0, **quick(name))
+    with frozen(net), taps(net, layer) as seen: logits = net(pixels())
+    assert seen[layer].min() < 0
+    with frozen(net): assert torch.equal(net(pixels()), logits)
+
+
+def test_inputs_are_not_overwritten():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+    with taps(net, '0', '1:input') as seen: net(pixels(8))
+    assert torch.equal(seen['0'], seen['1:input']) and seen['0'].min() < 0
+
+
+def test_gradients_pass_through_taps():
+    net = create_model('resnet_small', 5, seed=0).eval()
+    net(pixels(32)).sum().backward()
+    plain = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    with taps(net, 'layer1', 'layer1.0', 'layer2.0.bn1', 'fc:input'), taps(net, 'layer1'):
+        net(pixels(32)).sum().backward()
+    assert all(torch.equal(a, p.grad) for a, p in zip(plain, net.parameters()))
+    net.zero_grad()
+    with taps(net, 'layer2') as seen: net(pixels(32))
+    seen['layer2'].sum().backward()
+    assert net.net.stem[0].weight.grad.abs().sum() > 0 and net.net.fc.weight.grad is None
+
+
+def test_taps_are_filled_anew():
+    net = create_model('resnet_small', 5, seed=0).eval()
+    with taps(net, 'layer1') as seen:
+        net(pixels(32))
+        first = seen['layer1']
+        net(1 - pixels(32))
+        assert not torch.equal(first, seen['layer1'])
+    net(pixels(32))
+    assert list(seen) == ['layer1']
+
+
+def test_a_tap_on_a_tuple_says_so():
+    tiny = dict(image_size=16, patch_size=8, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8)
+    net = create_model('torchvision.models:VisionTransformer', 5, **tiny)
+    with pytest.raises(KDError, match='not a tensor'):
+        with taps(net, 'encoder.layers.encoder_layer_0.self_attention'): net(pixels(16))
+
+
+def test_anatomy_overrides():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3 * 16, 8), nn.Linear(8, 4)
+        def forward(self, x): return self.b(self.a(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)))
+    net = Plain()
+    with pytest.raises(KDError, match='stages='): anatomy(net)
+    assert anatomy(net, stages=['a']).layers == {'F1': 'a', 'F2': 'b:input', 'F3': 'b'}
+    with pytest.raises(KDError, match='not a module'): anatomy(net, stages=['c'])
+    with pytest.raises(KDError, match='size'): anatomy(create_model('mnist_cnn', 10), size=33)
+    with pytest.raises(KDError, match='classifier'): anatomy(nn.Conv2d(3, 4, 3))
+
+
+def test_layer_names():
+    net = create_model('resnet18', 5)
+    for name in ('layer2', 'net.layer2', 'layer2:input'): assert find_module(net, name) == 'net.layer2'
+    with pytest.raises(KDError, match='net.layer2') as e: find_module(net, 'layr2')
+    assert '\n' not in str(e.value)
+
+
+def test_to_map():
+    four = torch.rand(2, 3, 4, 4)
+    plain, last = Anatomy(['a'], 'a', 'h', 'h'), Anatomy(['a'], 'a', 'h', 'h', channels_last=True)
+    assert plain.to_map(four) is four and last.to_map(four.permute(0, 2, 3, 1)).equal(four)
+    assert plain.to_map(four.flatten(2).transpose(1, 2)).equal(four)
+    assert plain.to_map(torch.zeros(2, 5, 3)).shape == (2, 3, 2, 2) and plain.to_map(four[:, :, 0, 0]).shape == (2, 3)
+    with pytest.raises(KDError, match='square'): Anatomy(['a'], 'a', 'h', 'h', prefix=1).to_map(torch.zeros(2, 4, 3))
+    with pytest.raises(KDError, match='activation'): plain.to_map(torch.zeros(3))
