@@ -1,4 +1,4 @@
-"Bar 11: a move of a control is answered at once, with networks and images as in the default study."
+"Bar 12: a move of a control is answered at once, with networks and images as in the default study."
 import time
 from functools import cache, partial
 from statistics import median
@@ -32,8 +32,8 @@ def scene():
     return Scene(cast, images, pd.concat(rows))
 
 def reaction(name):
-    """Seconds from a move to the new picture, the median of moves there, back, and there again; of wall and processor time
-    the less, which is what counts where others keep the machine busy."""
+    """Seconds from a move to the new picture, the median of moves there, back, and there again; of wall and processor
+    time the less, which is what counts where others keep the machine busy."""
     explorer = EXPLORERS[name](scene())
     first = explorer.state
     def seconds(control, value):
@@ -44,6 +44,6 @@ def reaction(name):
 
 def case(name):
     text, what = f'{name}: a move of a control, seconds', dict(seconds=partial(reaction, name))
-    return Case(f'explorer {name}', 11, text, what, [exact('seconds', .2)])
+    return Case(f'explorer {name}', 12, text, what, [exact('seconds', .2)])
 
 CASES = [case(name) for name in MOVES]
