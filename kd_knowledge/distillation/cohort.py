@@ -11,8 +11,13 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 
-# %% ../../nbs/32_distillation.cohort.ipynb #13b34a62
-import fastai.callback.channelslast, fastai.callback.fp16, fastai.callback.progress, fastai.callback.schedule, fastai.callback.training
+# %% ../../nbs/32_distillation.cohort.ipynb #06136d27
+# these give the Learner its methods: to_channelslast, to_fp16, no_bar, fit_one_cycle, ...
+import fastai.callback.channelslast
+import fastai.callback.fp16
+import fastai.callback.progress
+import fastai.callback.schedule
+import fastai.callback.training
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -31,7 +36,7 @@ from ..models.anatomy import frozen, taps
 from .objectives import Objective
 from .distributed import _together, _whole_norms, processes
 
-# %% ../../nbs/32_distillation.cohort.ipynb #3f380105
+# %% ../../nbs/32_distillation.cohort.ipynb #2cea1dfd
 class Cohort(nn.Module):
     "Several students of one teacher that train in one fit, each exactly as it would alone."
     def __init__(self,
@@ -46,9 +51,11 @@ class Cohort(nn.Module):
         self.__dict__['teacher'] = teacher
         self.taught = any(o.needs_teacher for terms in objectives.values() for o in terms)
         self.seed, self.streams, self.seen, self.terms, self.spread = seed, {}, {}, {}, False
-        require(teacher is not None or not self.taught, 'teacher', 'there is none to learn from', 'Give a trained network')
+        alone = teacher is None and self.taught
+        require(not alone, 'teacher', 'there is none to learn from', 'Give a trained network')
         for name, terms in objectives.items():
-            require(len({o.gamma for o in terms}) < 2, 'gamma', f'{name!r} has objectives with different gammas', 'Give all the same')
+            problem = f'{name!r} has objectives with different gammas'
+            require(len({o.gamma for o in terms}) < 2, 'gamma', problem, 'Give all the same')
 
     def _apply(self, fn, recurse=True):
         if self.teacher is not None: self.teacher._apply(fn)
@@ -72,17 +79,19 @@ def _stream(self:Cohort, name, device):
         self.streams[name] = source.get_rng_state()
     finally: source.set_rng_state(outside)
 
-# %% ../../nbs/32_distillation.cohort.ipynb #e8cdce83
+# %% ../../nbs/32_distillation.cohort.ipynb #4c113678
 @patch
 def _watch_teacher(self:Cohort, x):
     wanted = [l for terms in self.objectives.values() for o in terms for l in o.teacher_layers]
-    with frozen(self.teacher), torch.no_grad(), taps(self.teacher, *dict.fromkeys(wanted)) as seen: logits = self.teacher(x)
+    net = self.teacher
+    with frozen(net), torch.no_grad(), taps(net, *dict.fromkeys(wanted)) as seen: logits = net(x)
     return dict(seen, logits=logits)
 
 @patch
 def _run_student(self:Cohort, name, x):
     wanted = [l for o in self.objectives[name] for l in o.student_layers] if self.training else []
-    with self._stream(name, x.device), taps(self.students[name], *dict.fromkeys(wanted)) as seen: logits = self.students[name](x)
+    net = self.students[name]
+    with self._stream(name, x.device), taps(net, *dict.fromkeys(wanted)) as seen: logits = net(x)
     return dict(seen, logits=logits)
 
 # %% ../../nbs/32_distillation.cohort.ipynb #b27285b7
@@ -96,7 +105,16 @@ def forward(self:Cohort,
         self.seen = dict(students=seen, teacher=self._watch_teacher(x) if self.taught else {})
     return {name: s['logits'] for name, s in seen.items()}
 
-# %% ../../nbs/32_distillation.cohort.ipynb #a34d04fd
+# %% ../../nbs/32_distillation.cohort.ipynb #8c4a0c4a
+@patch
+def _batch_for(self:Cohort, objective, student, teacher, labels, index):
+    "What an objective is given: this process's part of the batch, or the whole."
+    if not (self.spread and objective.whole_batch): return student, teacher, labels, index
+    def whole(seen, layers): return {k: _together(v) for k, v in seen.items() if k in ('logits', *layers)}
+    student, teacher = whole(student, objective.student_layers), whole(teacher, objective.teacher_layers)
+    return student, teacher, _together(labels), _together(index)
+
+# %% ../../nbs/32_distillation.cohort.ipynb #9548d430
 def _float(activations): return {k: v.float() for k, v in activations.items()}
 
 @patch
@@ -105,36 +123,31 @@ def loss(self:Cohort,
     labels:torch.Tensor, # N class indices
     index:torch.Tensor, # N positions in the training images
 ) -> torch.Tensor: # one float32 number
-    "The sum over students of gamma x cross-entropy + the weighted objectives; in validation of the cross-entropy alone."
+    "The sum over students of gamma x cross-entropy + the weighted objectives; in validation of cross-entropy alone."
     with torch.autocast(labels.device.type, enabled=False):
         self.terms = {name: {'cross-entropy': F.cross_entropy(l.float(), labels)} for name, l in logits.items()}
         if not self.training: return sum(t['cross-entropy'] for t in self.terms.values())
         seen, self.seen = self.seen, {}
         teacher = _float(seen['teacher'])
-        return sum(self._total(name, _float(dict(seen['students'][name], logits=logits[name])), teacher, labels, index) for name in logits)
+        students = {name: _float(dict(seen['students'][name], logits=logits[name])) for name in logits}
+        return sum(self._total(name, students[name], teacher, labels, index) for name in logits)
 
 @patch
 def _total(self:Cohort, name, student, teacher, labels, index):
     terms, objectives = self.terms[name], self.objectives[name]
-    for o in objectives: terms[type(o).__name__] = o(*self._shown(o, student, teacher, labels, index))
+    for o in objectives: terms[type(o).__name__] = o(*self._batch_for(o, student, teacher, labels, index))
     gamma = objectives[0].gamma if len(objectives) else 1.
     return gamma*terms['cross-entropy'] + sum(o.weight*terms[type(o).__name__] for o in objectives)
 
-# %% ../../nbs/32_distillation.cohort.ipynb #bdaca959
-@patch
-def _shown(self:Cohort, objective, student, teacher, labels, index):
-    "What an objective is given: this process's part of the batch, or the whole."
-    if not (self.spread and objective.whole_batch): return student, teacher, labels, index
-    def whole(seen, layers): return {k: _together(v) for k, v in seen.items() if k in ('logits', *layers)}
-    return whole(student, objective.student_layers), whole(teacher, objective.teacher_layers), _together(labels), _together(index)
-
-# %% ../../nbs/32_distillation.cohort.ipynb #ab7eb4bd
+# %% ../../nbs/32_distillation.cohort.ipynb #fa730b44
 class DistillCallback(Callback):
-    "Logs every term of every student, and keeps the students' gradients apart. `learn.distill.log` has the mean terms of each epoch."
+    """Logs every term of every student, and keeps the students' gradients apart.
+    `learn.distill.log` has the mean terms of each epoch."""
     order = 8  # after gradient accumulation, before mixed precision takes its step
     def __init__(self,
-        clip:float=None, # largest gradient norm of one student with its objectives, above 0; None leaves gradients alone
-    ): self.clip, self.rows, self.skipped = clip, [], {}
+        clip:float=None, # largest gradient norm of a student with its objectives, above 0; None leaves it alone
+    ):
+        self.clip, self.rows, self.skipped = clip, [], {}
 
     def before_train(self): self.sums, self.steps = {}, 0
     def after_loss(self):
@@ -146,21 +159,24 @@ class DistillCallback(Callback):
     def after_train(self):
         means = {k: float(v)/max(self.steps, 1) for k, v in self.sums.items()}
         self.rows += [dict(epoch=self.epoch, student=n, term=t, value=v) for (n, t), v in means.items()]
-        for (name, term), value in means.items():
-            self._check_finite(name, term, value)
+        for (name, term), value in means.items(): self._check_finite(name, term, value)
 
     def after_validate(self):
-        for name, terms in self.model.terms.items(): self._check_finite(name, 'validation loss', float(terms['cross-entropy']))
+        for name, terms in self.model.terms.items():
+            self._check_finite(name, 'validation loss', float(terms['cross-entropy']))
 
     def _check_finite(self, name, term, value):
-        if not math.isfinite(value): raise FloatingPointError(f'{name}: {term} is {value} in epoch {self.epoch}. Give a lower learning rate or weight')
+        if math.isfinite(value): return
+        problem = f'{name}: {term} is {value} in epoch {self.epoch}'
+        raise FloatingPointError(f'{problem}. Give a lower learning rate or weight')
 
-# %% ../../nbs/32_distillation.cohort.ipynb #aec70e0d
+# %% ../../nbs/32_distillation.cohort.ipynb #385a32b5
 @patch(as_prop=True)
 def log(self:DistillCallback) -> pd.DataFrame: # columns epoch, student, term, value
     "The mean of every term of every student in every epoch."
     return pd.DataFrame(self.rows, columns='epoch student term value'.split())
 
+# %% ../../nbs/32_distillation.cohort.ipynb #03437d1b
 @patch
 def before_step(self:DistillCallback):
     scaler = getattr(self.learn, 'scaler', None)
@@ -172,7 +188,8 @@ def before_step(self:DistillCallback):
 @patch
 def _guard(self:DistillCallback, name, scale):
     "Clip one student's gradients; without a finite norm it sits this step out. True if it does."
-    parameters = [p for part in (self.model.students, self.model.objectives) for p in part[name].parameters() if p.grad is not None]
+    parts = self.model.students[name], self.model.objectives[name]
+    parameters = [p for part in parts for p in part.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters])
     if not norm.isfinite():
         self.skipped[name] = self.skipped.get(name, 0) + 1
@@ -204,32 +221,54 @@ class DistillLearner(Learner):
         "The students by name: plain networks, free of their objectives."
         return dict(self.model.students.items())
 
-# %% ../../nbs/32_distillation.cohort.ipynb #53ada0f4
+# %% ../../nbs/32_distillation.cohort.ipynb #5dc8c2b6
 def _make_student(student, n_classes, seed):
     if isinstance(student, nn.Module): return deepcopy(student)
     if isinstance(student, str): return create_model(student, n_classes, seed=seed)
     with seeded(seed): return student()
 
-def _objectives(given):
-    given = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
-    for o in given: require(isinstance(o, Objective), 'students', f'{o!r} is no objective', 'Give None, KL(), Hint(), CRD(), Nobody(), or a list of them')
-    return deepcopy(given)
+def _objectives(terms):
+    terms = [] if terms is None else list(terms) if isinstance(terms, (list, tuple)) else [terms]
+    fix = 'Give None, KL(), Hint(), CRD(), Nobody(), or a list of them'
+    for o in terms: require(isinstance(o, Objective), 'students', f'{o!r} is no objective', fix)
+    return deepcopy(terms)
 
-# %% ../../nbs/32_distillation.cohort.ipynb #0dda65f9
+# %% ../../nbs/32_distillation.cohort.ipynb #bfa1dc40
+def _two_images(cohort, dls): return next(iter(dls.train_ds.batches(2)))[0].to(next(cohort.parameters()).device)
+
+def _n_answers(name, net, x):
+    try:
+        with frozen(net), torch.no_grad(): return net(x).shape[1]
+    except RuntimeError as e:
+        problem = f'it does not take images of {x.shape[-1]} pixels ({e})'
+        require(False, name, problem, 'Give images of the size that it was made for')
+
+def _check_classes(cohort, dls):
+    first, last = int(dls.train_ds.y.min()), int(dls.train_ds.y.max())
+    problem = f'they run from {first} to {last} for {dls.c} classes'
+    require(first >= 0 and last < dls.c, 'labels', problem, 'Number the classes from 0')
+    x, nets = _two_images(cohort, dls), dict(cohort.students.items())
+    if cohort.taught: nets['teacher'] = cohort.teacher
+    for name, net in nets.items():
+        n = _n_answers(name, net, x)
+        problem = f'it answers with {n} classes, the data have {dls.c}'
+        require(n == dls.c, name, problem, 'Give a network for these classes')
+
+# %% ../../nbs/32_distillation.cohort.ipynb #6dc91d2e
 def _build_objectives(cohort, dls, seed):
     "Let every objective choose its layers and make its trained parts from one batch."
     for name, terms in cohort.objectives.items():
         for o in terms: o.choose_layers(cohort.students[name], cohort.teacher)
-    x = next(iter(dls.train_ds.batches(2)))[0].to(next(cohort.parameters()).device)
+    x = _two_images(cohort, dls)
     with torch.no_grad():
         teacher = _float(cohort._watch_teacher(x)) if cohort.taught else {}
         for name, terms in cohort.objectives.items():
-            wanted = [l for o in terms for l in o.student_layers]
-            with frozen(cohort.students[name]), taps(cohort.students[name], *dict.fromkeys(wanted)) as seen: logits = cohort.students[name](x)
+            net, layers = cohort.students[name], [l for o in terms for l in o.student_layers]
+            with frozen(net), taps(net, *dict.fromkeys(layers)) as seen: logits = net(x)
             for o in terms:
                 with seeded(seed): o.build(_float(dict(seen, logits=logits)), teacher, dls.train_ds)
 
-# %% ../../nbs/32_distillation.cohort.ipynb #8a32f094
+# %% ../../nbs/32_distillation.cohort.ipynb #442839e1
 @delegates(Learner.__init__)
 def distill_learner(
     dls, # `DataLoaders` whose batches are (pixels, label, index), as `get_dls` gives them
@@ -242,7 +281,7 @@ def distill_learner(
     cbs=None, # further fastai callbacks
     **kwargs
 ) -> DistillLearner: # `learn.students` are the networks by name, `learn.distill.log` their loss terms
-    "A fastai Learner that trains all students of one teacher together. Raises `KDError` if classes or layers do not fit."
+    "A fastai Learner that trains all students of one teacher together. Raises `KDError` if something does not fit."
     require(len(students) > 0, 'students', 'there is none', 'Give for example dict(Ind=None, KL=KL())')
     nets = {name: _make_student(student, dls.c, seed) for name in students}
     cohort = Cohort(teacher, nets, {k: _objectives(v) for k, v in students.items()}, seed)
@@ -251,19 +290,6 @@ def distill_learner(
     metrics = [StudentAccuracy(name) for name in students]
     cbs = [DistillCallback(clip), *(cbs if isinstance(cbs, (list, tuple)) else [cbs] if cbs else [])]
     return DistillLearner(dls, cohort, loss_func=cohort.loss, opt_func=opt_func, metrics=metrics, cbs=cbs, **kwargs)
-
-# %% ../../nbs/32_distillation.cohort.ipynb #2dec58d1
-def _check_classes(cohort, dls):
-    labels = dls.train_ds.y
-    require(int(labels.min()) >= 0 and int(labels.max()) < dls.c, 'labels', f'they run from {int(labels.min())} to {int(labels.max())} for {dls.c} classes',
-            'Number the classes from 0')
-    x = next(iter(dls.train_ds.batches(2)))[0].to(next(cohort.parameters()).device)
-    nets = dict(cohort.students.items(), **(dict(teacher=cohort.teacher) if cohort.taught else {}))
-    for name, net in nets.items():
-        try:
-            with frozen(net), torch.no_grad(): n = net(x).shape[1]
-        except RuntimeError as e: require(False, name, f'it does not take images of {x.shape[-1]} pixels ({e})', 'Give images of the size that it was made for')
-        require(n == dls.c, name, f'it answers with {n} classes, the data have {dls.c}', 'Give a network for these classes')
 
 # %% ../../nbs/32_distillation.cohort.ipynb #27e83dd2
 @delegates(distill_learner, but=['teacher', 'students'])
@@ -275,12 +301,13 @@ def classifier_learner(
     "A Learner that trains one network on labels alone, for example a teacher: a cohort of one."
     return distill_learner(dls, None, dict(T=None), student=network, **kwargs)
 
-# %% ../../nbs/32_distillation.cohort.ipynb #8b81b1c2
+# %% ../../nbs/32_distillation.cohort.ipynb #48bbb72a
 def _average(tensors):
     "Replace tensors by their means over the processes."
     flat = torch.cat([t.flatten() for t in tensors])
     distributed.all_reduce(flat)
-    for t, mean in zip(tensors, flat.div_(distributed.get_world_size()).split([t.numel() for t in tensors])): t.copy_(mean.view(t.shape))
+    means = flat.div_(distributed.get_world_size()).split([t.numel() for t in tensors])
+    for t, mean in zip(tensors, means): t.copy_(mean.view(t.shape))
 
 class _Spread(Callback):
     "The same weights in all processes, and the same steps."
@@ -297,12 +324,12 @@ class _Spread(Callback):
         _average([means])
         self.distill.sums = dict(zip(self.distill.sums, means))
 
-# %% ../../nbs/32_distillation.cohort.ipynb #aa434d10
+# %% ../../nbs/32_distillation.cohort.ipynb #88c8a191
 @patch
 @contextmanager
 def distrib_ctx(self:DistillLearner):
-    """Inside the block the processes of `accelerate launch` train this cohort together; alone, nothing changes. Dropout draws anew in each process.
-    Raises `KDError` where `bs` is no multiple of their number."""
+    """Inside the block the processes of `accelerate launch` train this cohort together; alone, nothing changes.
+    Dropout draws anew in each process. Raises `KDError` where `bs` is no multiple of their number."""
     place, parts = processes(self.dls.device)
     if parts == 1:
         yield self
@@ -310,6 +337,7 @@ def distrib_ctx(self:DistillLearner):
     own = generator('student', self.cohort.seed, place, device=self.dls.device).get_state()
     if place: self.cohort.streams = {name: own for name in self.students}
     self.cohort.spread = True
+    norms = _whole_norms(self.cohort.students, self.dls.device)
     try:
-        with self.dls.train.shared(place, parts), _whole_norms(self.cohort.students, self.dls.device), self.added_cbs(_Spread()): yield self
+        with self.dls.train.shared(place, parts), norms, self.added_cbs(_Spread()): yield self
     finally: self.cohort.spread = False

@@ -17,15 +17,18 @@ from torch import distributed, nn
 # %% ../../nbs/31_distillation.distributed.ipynb #3ddaf1e0
 from ..core import require
 
-# %% ../../nbs/31_distillation.distributed.ipynb #6daae1de
+# %% ../../nbs/31_distillation.distributed.ipynb #ce359b02
 def processes(
     device='cpu', # where this process computes
 ) -> tuple: # which of the processes this is, from 0, and how many there are
-    "The processes that `accelerate launch` or `torchrun` started, joined at the first call; (0, 1) without them. Raises `KDError` where Accelerate is missing."
+    """The processes that `accelerate launch` or `torchrun` started, joined at the first call; (0, 1) without them.
+    Raises `KDError` where Accelerate is missing."""
     if int(os.environ.get('WORLD_SIZE', 1)) < 2: return 0, 1
     if not distributed.is_initialized():
-        try: from accelerate import PartialState
-        except ImportError: require(False, 'processes', 'Accelerate, which joins them, is not installed', "Install it: pip install 'kd_knowledge[spread]'")
+        try: from accelerate import PartialState # only here: it is an extra, and slow to import
+        except ImportError:
+            require(False, 'processes', 'Accelerate, which joins them, is not installed',
+                    "Install it: pip install 'kd_knowledge[spread]'")
         PartialState(cpu=torch.device(device).type != 'cuda', timeout=timedelta(days=1))
     return distributed.get_rank(), distributed.get_world_size()
 
@@ -68,15 +71,17 @@ class _WholeNorm(nn.modules.batchnorm._BatchNorm):
 
 class _SyncNorm(nn.SyncBatchNorm): process_group = None
 
-# %% ../../nbs/31_distillation.distributed.ipynb #9a5ee552
+# %% ../../nbs/31_distillation.distributed.ipynb #821b1d38
 PLAIN_NORMS = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
 
 @contextmanager
 def _whole_norms(students, device):
     "Inside the block the students' batch norms see the whole batch; afterwards they are what they were."
     norms = {m: type(m) for m in students.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
-    for kind in norms.values(): require(kind in PLAIN_NORMS, 'student', f'its {kind.__name__} cannot see the whole of a batch that processes share',
-                                        'Give a network with torch.nn.BatchNorm2d, or train it in one process')
+    fix = 'Give a network with torch.nn.BatchNorm2d, or train it in one process'
+    for kind in norms.values():
+        problem = f'its {kind.__name__} cannot see the whole of a batch that processes share'
+        require(kind in PLAIN_NORMS, 'student', problem, fix)
     for m in norms: m.__class__ = _SyncNorm if device.type == 'cuda' else _WholeNorm
     try: yield
     finally:

@@ -11,21 +11,24 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-# %% ../../nbs/43_probes.adversarial.ipynb #a5b17d18
+# %% ../../nbs/43_probes.adversarial.ipynb #55ef2837
 from ..core import progress, require
 from ..data.images import check_pixels
 from ..models.folding import folded
-from .core import Probe, register_probe, table
+from .core import answers, Probe, register_probe, table
 
-# %% ../../nbs/43_probes.adversarial.ipynb #f7b396b2
+# %% ../../nbs/43_probes.adversarial.ipynb #a7bf6e49
 def _check_attack(eps, steps, alpha):
-    require(0 < eps <= 1, 'eps', f'got {eps}, but pixels are in [0, 1]', f'For {eps:g} of 255 give {eps:g}/255' if eps > 1 else 'Give a positive number such as 8/255')
+    fix = f'For {eps:g} of 255 give {eps:g}/255' if eps > 1 else 'Give a positive number such as 8/255'
+    require(0 < eps <= 1, 'eps', f'got {eps}, but pixels are in [0, 1]', fix)
     require(steps >= 1, 'steps', f'got {steps}', 'Give at least 1; the paper takes 5')
     require(alpha is None or alpha > 0, 'alpha', f'got {alpha}', 'Give a positive step, or None for eps/steps')
 
 def _check_ball(adversarial, x, eps):
+    "That no pixel is further than `eps` from the image, or outside [0, 1]."
     far = (adversarial - x).abs().max().item() if len(x) else 0.
-    assert far <= eps + 1e-6 and (adversarial.min() >= 0 and adversarial.max() <= 1), f'an attack left its bounds: {far}'
+    within = far <= eps + 1e-6 and (adversarial.min() >= 0 and adversarial.max() <= 1)
+    assert within, f'an attack left its bounds: {far}'
 
 # %% ../../nbs/43_probes.adversarial.ipynb #5310564e
 def _climb(net, x, y, eps, steps, alpha, bfloat16):
@@ -39,51 +42,53 @@ def _climb(net, x, y, eps, steps, alpha, bfloat16):
     _check_ball(adversarial, x, eps)
     return adversarial
 
-# %% ../../nbs/43_probes.adversarial.ipynb #18579dd9
+# %% ../../nbs/43_probes.adversarial.ipynb #d1da41ff
 def fgsm(
     net, # pixels in, logits out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
     y:torch.Tensor, # N true classes
     eps:float=8/255, # how far a pixel may move, in (0, 1]
     steps:int=5, # how many steps (the paper's k), 1 or more
-    alpha:float=None, # how far a pixel moves in one step, above 0; None takes eps/steps, so that the last step just reaches the edge
+    alpha:float=None, # how far a pixel moves in one step, above 0; None takes eps/steps, which just reaches the edge
     bfloat16:bool=False, # run the network in half precision, on a device that is faster so
 ) -> torch.Tensor: # pixels N x 3 x H x W in [0, 1], nowhere further than eps from x
-    "Images that raise the network's loss (iterative FGSM, Kurakin 2017; paper, section 4.2 and appendix 10). Raises `KDError` for an eps above 1."
+    """Images that raise the network's loss (iterative FGSM, Kurakin 2017; paper, section 4.2 and appendix 10).
+    Raises `KDError` for an eps above 1."""
     _check_attack(eps, steps, alpha)
     check_pixels(x)
     with folded(net, x[:2]): return _climb(net, x, y, eps, steps, alpha, bfloat16)
 
-# %% ../../nbs/43_probes.adversarial.ipynb #1fc2f3c7
-def _answers(net, x):
-    with torch.inference_mode(): return net(x).argmax(1).cpu()
+# %% ../../nbs/43_probes.adversarial.ipynb #1d300526
+def _attackers(cast):
+    "Condition -> the member that is attacked."
+    return {'teacher': cast.of('T')[0]} | {'foreign': m for m in cast.of('foreign')[:1]}
 
-def _attackers(cast): return {'teacher': cast.of('T')[0]} | {'foreign': m for m in cast.of('foreign')[:1]}
-
-# %% ../../nbs/43_probes.adversarial.ipynb #9cd6a6f2
+# %% ../../nbs/43_probes.adversarial.ipynb #e92662d1
 def _attack(cast, attacked, clean, x, y, idxs, attack):
-    "Which images fool the attacked network, and what every other one answers to these: (fooled, samples, (model, seed) -> changed)."
+    "Which images fool the attacked network, their samples, and `Member.key` -> whose other answers change on these."
     changed_x = _climb(attacked.net, x, y, **attack)
-    fooled = _answers(attacked.net, changed_x) != clean[attacked.key][idxs]
+    fooled = answers(attacked.net, changed_x) != clean[attacked.key][idxs]
     left, samples = changed_x[fooled.to(x.device)], idxs[fooled]
-    others = [m for m in cast.networks if m is not attacked]
-    return fooled, samples, {m.key: _answers(m.net, left) != clean[m.key][samples] if len(left) else fooled[:0] for m in others}
+    changed = lambda m: answers(m.net, left) != clean[m.key][samples] if len(left) else fooled[:0]
+    return fooled, samples, {m.key: changed(m) for m in cast.networks if m is not attacked}
 
-# %% ../../nbs/43_probes.adversarial.ipynb #7ff65c3b
-def _rows(cast, condition, attacked, found, right, eps):
+# %% ../../nbs/43_probes.adversarial.ipynb #60877f03
+def _attack_rows(cast, condition, attacked, found, right, eps):
     "The long table of one condition, from what `_attack` found in each batch."
     fooled, samples = (torch.cat([f[i] for f in found]) for i in (0, 1))
-    require(len(samples) > 0 or condition == 'foreign', 'eps', f'{eps:.3g} fools {attacked.model} on none of {len(fooled)} images', 'Give a larger eps, or more images')
-    rows = [table('adversarial', condition, 'fooling rate', attacked, range(len(fooled)), fooled)]
+    require(len(samples) > 0 or condition == 'foreign', 'eps',
+            f'{eps:.3g} fools {attacked.model} on none of {len(fooled)} images', 'Give a larger eps, or more images')
+    rows_of = lambda metric, m, i, values: table('adversarial', condition, metric, m, i, values)
+    rows = [rows_of('fooling rate', attacked, range(len(fooled)), fooled)]
     if len(samples) == 0: return rows
     counts = torch.stack([r[samples] for r in right.values()]).all(0).any()
     for m in [m for m in cast.networks if m is not attacked]:
         changed, both = torch.cat([f[2][m.key] for f in found]).float(), right['T', 0][samples] & right[m.key][samples]
-        rows.append(table('adversarial', condition, 'fooled', m, samples, changed))
-        if counts: rows.append(table('adversarial', condition, 'fooled, correct', m, samples, changed.where(both, torch.nan)))
+        rows.append(rows_of('fooled', m, samples, changed))
+        if counts: rows.append(rows_of('fooled, correct', m, samples, changed.where(both, torch.nan)))
     return rows
 
-# %% ../../nbs/43_probes.adversarial.ipynb #c6f9b582
+# %% ../../nbs/43_probes.adversarial.ipynb #c7b76df8
 def adversarial(
     cast, # a `Cast`; its network `foreign`, if it has one, is attacked too
     images, # an `Images`
@@ -93,32 +98,31 @@ def adversarial(
     alpha:float=None, # see `fgsm`
     device=None, # where to run; None leaves the networks where they are
     bfloat16:bool=False, # see `fgsm`
-) -> pd.DataFrame: # the long table; conditions `teacher` and `foreign`, metrics `fooled`, `fooled, correct` and the attacked network's `fooling rate`
-    """Who falls for the images that fool the teacher (paper, section 4.2)? `fooled, correct` is NaN where the teacher's or the network's answer to
-    the untouched image is wrong, and is left out where no image counts for all networks. Where no image fools the foreign network, its `fooling rate` is all there is of
-    that condition. Raises `KDError` where none fools the teacher."""
+) -> pd.DataFrame: # the long table: `fooled`, `fooled, correct`, the attacked network's `fooling rate`
+    """Who falls for the images that fool the teacher (paper, section 4.2)? Conditions are `teacher` and `foreign`.
+    `fooled, correct` is NaN where the teacher's or the network's answer to the untouched image is wrong, and is left
+    out where no image counts for all networks. Where no image fools the foreign network, its `fooling rate` is all
+    there is of that condition. Raises `KDError` where none fools the teacher."""
     _check_attack(eps, steps, alpha)
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()}
     right, attackers = {k: a == images.y for k, a in clean.items()}, _attackers(cast)
-    found, attack = {condition: [] for condition in attackers}, dict(eps=eps, steps=steps, alpha=alpha, bfloat16=bfloat16)
+    found, attack = {c: [] for c in attackers}, dict(eps=eps, steps=steps, alpha=alpha, bfloat16=bfloat16)
     with cast.run(device, images):
         for x, y, idxs in progress(images.batches(bs, device), 'adversarial', total=-(-len(images)//bs)):
-            for condition, m in attackers.items(): found[condition].append(_attack(cast, m, clean, x, y, idxs.cpu(), attack))
-    return pd.concat([r for condition, attacked in attackers.items() for r in _rows(cast, condition, attacked, found[condition], right, eps)], ignore_index=True)
+            for c, m in attackers.items(): found[c].append(_attack(cast, m, clean, x, y, idxs.cpu(), attack))
+    rows = [r for c, m in attackers.items() for r in _attack_rows(cast, c, m, found[c], right, eps)]
+    return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/43_probes.adversarial.ipynb #452fd2c5
-def _first(cast):
-    "The first network of each name."
-    return list({m.model: m for m in reversed(cast.networks)}.values())[::-1]
-
-def _draw_answers(ax, members, before, after, vocab, i):
-    for line, m in enumerate(members):
-        was, now = before[line][i], after[line][i]
-        ax.text(0, 1 - (line + .5)/len(members), f'{m.model}: {vocab[was]}' + (f' > {vocab[now]}' if was != now else ''), va='center', fontsize=7,
-                weight='bold' if was != now else 'normal')
+# %% ../../nbs/43_probes.adversarial.ipynb #2d77fae4
+def _draw_answers(ax, names, before, after, vocab):
+    "A line for each network: its answers before and after, bold where they differ."
+    for line, (name, was, now) in enumerate(zip(names, before, after)):
+        text = f'{name}: {vocab[was]}' + (f' > {vocab[now]}' if was != now else '')
+        weight = 'bold' if was != now else 'normal'
+        ax.text(0, 1 - (line + .5)/len(names), text, va='center', fontsize=7, weight=weight)
     ax.axis('off')
 
-# %% ../../nbs/43_probes.adversarial.ipynb #68e40912
+# %% ../../nbs/43_probes.adversarial.ipynb #348a2292
 def plot_fooled(
     cast, # a `Cast`
     images, # an `Images`
@@ -127,36 +131,42 @@ def plot_fooled(
     steps:int=5, # see `fgsm`
     alpha:float=None, # see `fgsm`
 ): # matplotlib axes, images x 4
-    "Image, perturbation (from -eps to eps, shown from black to white), changed image, and what the first network of each name says before > after."
-    part, members = images.subset(torch.as_tensor(idxs)), _first(cast)
+    """Image, perturbation (from -eps to eps, shown from black to white), changed image, and what the first network of
+    each name says before > after."""
+    part, names = images.subset(torch.as_tensor(idxs)), cast.names
     x, y, _ = next(iter(part.batches(len(part))))
     with cast.run('cpu'):
         moved = fgsm(cast.teacher, x, y, eps, steps, alpha)
-        before, after = ([_answers(m.net, pixels) for m in members] for pixels in (x, moved))
+        before, after = (torch.stack([answers(m.net, pixels) for m in cast.firsts], 1) for pixels in (x, moved))
     axes = plt.subplots(len(x), 4, figsize=(6, 1.4*len(x)), squeeze=False)[1]
     for i, row in enumerate(axes):
         for ax, shown in zip(row, (x[i], .5 + (moved[i] - x[i])/(2*eps), moved[i])):
             ax.imshow(shown.permute(1, 2, 0).clamp(0, 1))
             ax.axis('off')
-        _draw_answers(row[3], members, before, after, part.vocab, i)
-    for ax, text in zip(axes[0], ('image', f'change x {1/(2*eps):.0f}', 'image made for T')): ax.set_title(text, fontsize=7)
+        _draw_answers(row[3], names, before[i].tolist(), after[i].tolist(), part.vocab)
+    titles = 'image', f'change x {1/(2*eps):.0f}', 'image made for T'
+    for ax, text in zip(axes[0], titles): ax.set_title(text, fontsize=7)
     return axes
 
-# %% ../../nbs/43_probes.adversarial.ipynb #f3ab864d
-def _trial(cast, images, **given):
+# %% ../../nbs/43_probes.adversarial.ipynb #65b9ee06
+def _trial(cast, images, **options):
     "The attack without its rows: it may fool no untrained network."
     x, y, _ = next(images.batches(2))
-    fgsm(cast.teacher.cpu(), x, y, **{k: v for k, v in given.items() if k in ('eps', 'steps', 'alpha')})
+    fgsm(cast.teacher.cpu(), x, y, **{k: v for k, v in options.items() if k in ('eps', 'steps', 'alpha')})
 
 def _picture(cast, images, domains, rows):
     return plot_fooled(cast, images, range(3)), 'Images made for T, and what each network says before and after.'
 
 register_probe(Probe(
-    'adversarial', adversarial, 'Adversarial vulnerability', 'Is the student fooled by images that were made to fool its teacher?',
-    "Iterative FGSM on the teacher; of the images that fool it, the share on which the student's own answer changes too.",
-    'The same attack on a foreign network: if its images fool the student just as much more, the student is easier to fool by anything.', {
+    'adversarial', adversarial, 'Adversarial vulnerability',
+    'Is the student fooled by images that were made to fool its teacher?',
+    "Iterative FGSM on the teacher; of the images that fool it, the share on which the student's own answer changes "
+    'too.',
+    'The same attack on a foreign network: if its images fool the student just as much more, the student is easier to '
+    'fool by anything.', {
         'fooled': 'own answer changed by images that fool the attacked network',
         'fooled, correct': 'the same, only images that the attacked network and the student both classified correctly',
         'fooling rate': 'share of the images that fool the attacked network itself'},
     '{student} was fooled by {value} of the images that fool {teacher}, Ind by {control}',
-    axis='images made for', headline=('teacher', 'fooled'), likeness=('fooled', 'fooled, correct'), picture=_picture, trial=_trial, quick=True))
+    axis='images made for', headline=('teacher', 'fooled'), likeness=('fooled', 'fooled, correct'), picture=_picture,
+    trial=_trial, quick=True))

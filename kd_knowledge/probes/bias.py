@@ -29,60 +29,67 @@ def _conflict(images, domains):
             'Give images whose cues contradict each other')
     return found, samples
 
-# %% ../../nbs/46_probes.bias.ipynb #40998fc0
-def _parts(shape, told):
+# %% ../../nbs/46_probes.bias.ipynb #b098b8c2
+def _bias_parts(shape, by_cue):
     "Each image's part of the shape bias, float64; their mean is the measure."
-    share = told.double().mean()
+    share = by_cue.double().mean()
     bias = shape.double().mean()/share
-    return bias + (shape.double() - bias*told.double())/share
+    return bias + (shape.double() - bias*by_cue.double())/share
 
-# %% ../../nbs/46_probes.bias.ipynb #551e9c36
-def _judged(cast, told):
-    "The members that answered by a cue at all; of the students those of whose name, and of the independent ones, every network did."
-    some = lambda *models: all(told[m.key].any() for m in cast.of(*models))
-    return [m for m in cast.networks if (some(m.model, cast.independent) if m in cast.students else told[m.key].any())]
+# %% ../../nbs/46_probes.bias.ipynb #d2cdea77
+def _judged(cast, by_cue):
+    """The members that answered by a cue at all; of the students those of whose name, and of the independent ones,
+    every network did."""
+    some = lambda *models: all(by_cue[m.key].any() for m in cast.of(*models))
+    counts = lambda m: some(m.model, cast.independent) if m in cast.students else by_cue[m.key].any()
+    return [m for m in cast.networks if counts(m)]
 
-# %% ../../nbs/46_probes.bias.ipynb #9a99793e
+# %% ../../nbs/46_probes.bias.ipynb #07973fe1
 def shape_bias(
     cast, # a `Cast`
     images, # an `Images`; its cues['texture'] are needed where `domains` has no cue conflict
     domains:dict=None, # name -> `Images`; of these `cue conflict` or `cue-conflict` is taken
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
-) -> pd.DataFrame: # probe `bias`, condition `cue conflict`, metrics `shape bias` (each image's part of it) and `answered by a cue` (0 or 1)
-    """Does a network go by shape or by texture (paper, section 11.5; Geirhos 2019)? `sample` is the position in the cue-conflict images, the mean
-    over them is the shape bias. A network that never answers by a cue has none. Raises `KDError` for images without cues in conflict."""
+) -> pd.DataFrame: # the long table: metrics `shape bias` (each image's part of it) and `answered by a cue` (0 or 1)
+    """Does a network go by shape or by texture (paper, section 11.5; Geirhos 2019)? `sample` is the position in the
+    cue-conflict images, the mean over them is the shape bias. A network that never answers by a cue has none.
+    Raises `KDError` for images without cues in conflict."""
     found, samples = _conflict(images, domains)
     answers = {k: decisions(z, found)[samples] for k, z in cast.logits(found, bs, device).items()}
     shape = {k: a == found.y[samples] for k, a in answers.items()}
-    told = {k: shape[k] | (a == found.cues['texture'][samples]) for k, a in answers.items()}
-    rows = [table('bias', 'cue conflict', 'shape bias', m, samples, _parts(shape[m.key], told[m.key])) for m in _judged(cast, told)]
-    rows += [table('bias', 'cue conflict', 'answered by a cue', m, samples, told[m.key]) for m in cast.networks]
+    by_cue = {k: shape[k] | (a == found.cues['texture'][samples]) for k, a in answers.items()}
+    rows_of = lambda metric, m, values: table('bias', 'cue conflict', metric, m, samples, values)
+    rows = [rows_of('shape bias', m, _bias_parts(shape[m.key], by_cue[m.key])) for m in _judged(cast, by_cue)]
+    rows += [rows_of('answered by a cue', m, by_cue[m.key]) for m in cast.networks]
     return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/46_probes.bias.ipynb #079b60a5
+# %% ../../nbs/46_probes.bias.ipynb #fbf5d3c2
 def shape_bias_by_class(
     rows:pd.DataFrame, # as `shape_bias` gives them
     images, # the cue-conflict images that they are of
-) -> pd.DataFrame: # a line for each class of shape, a column for each model, from 0 to 1; NaN where no answer went by a cue
-    "The share of shape decisions among the answers by a cue, for each class, mean over the seeds (Geirhos 2019, Fig. 4). Raises `KDError` without such rows."
+) -> pd.DataFrame: # a line for each class of shape, a column for each model, 0 to 1; NaN where no answer went by a cue
+    """The share of shape decisions among the answers by a cue, for each class, mean over the seeds (Geirhos 2019,
+    Fig. 4). Raises `KDError` without such rows."""
     part = rows[rows.probe == 'bias'] if len(rows) else rows
     require('shape bias' in set(part.metric), 'rows', 'they hold no shape bias', 'Give what shape_bias returns')
-    wide = part.pivot(index=['model', 'seed', 'sample'], columns='metric', values='value').dropna().rename_axis(columns=None)
+    wide = part.pivot(index=['model', 'seed', 'sample'], columns='metric', values='value').dropna()
+    wide = wide.rename_axis(columns=None)
     bias, share = (wide.groupby(['model', 'seed'])[k].transform('mean') for k in ('shape bias', 'answered by a cue'))
     wide['decided'] = ((wide['shape bias'] - bias)*share + bias*wide['answered by a cue']).round()
-    wide['shape'] = pd.Categorical([images.vocab[k] for k in images.y[wide.index.get_level_values('sample').tolist()]], images.vocab, ordered=True)
+    classes = [images.vocab[k] for k in images.y[wide.index.get_level_values('sample').tolist()]]
+    wide['shape'] = pd.Categorical(classes, images.vocab, ordered=True)
     sums = wide.groupby(['model', 'seed', 'shape'], observed=True)[['decided', 'answered by a cue']].sum()
-    each = sums.decided/sums['answered by a cue']
-    return each.groupby(['shape', 'model'], observed=True).mean().unstack()[part.model[part.metric == 'shape bias'].unique()]
+    each, judged = sums.decided/sums['answered by a cue'], part.model[part.metric == 'shape bias'].unique()
+    return each.groupby(['shape', 'model'], observed=True).mean().unstack()[judged]
 
-# %% ../../nbs/46_probes.bias.ipynb #9e2a79c6
+# %% ../../nbs/46_probes.bias.ipynb #96e3ad90
 def plot_shape_bias(
     rows:pd.DataFrame, # as `shape_bias` gives them
     images, # the cue-conflict images that they are of
     ax=None, # matplotlib axes; None makes one
 ):
-    "Share of shape decisions for each class, one mark a model; the vertical lines are the models' shape bias over all images. Returns the axes."
+    "Share of shape decisions for each class, one mark a model; vertical lines are the bias over all. Returns the axes."
     shares = shape_bias_by_class(rows, images)
     overall = rows[rows.metric == 'shape bias'].groupby(['model', 'seed']).value.mean().groupby('model').mean()
     ax = ax or plt.subplots(figsize=(4.5, .6 + .25*len(shares)))[1]
@@ -93,65 +100,73 @@ def plot_shape_bias(
     ax.set_yticks(range(len(shares)), shares.index, fontsize=7)
     ax.invert_yaxis()
     ax.set(xlim=(-.03, 1.03), xlabel='texture  <  share of shape decisions  >  shape')
-    ax.set_title(f'n = {rows["sample"].nunique()}, answers by a cue only; lines: all classes together', fontsize=7, color='#555555')
+    text = f'n = {rows["sample"].nunique()}, answers by a cue only; lines: all classes together'
+    ax.set_title(text, fontsize=7, color='#555555')
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(fontsize=7, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     return ax
 
-# %% ../../nbs/46_probes.bias.ipynb #202bdf39
+# %% ../../nbs/46_probes.bias.ipynb #3f89992e
 def _group_names(images):
     "Number -> name of the groups that have images."
-    require(images.groups is not None, 'images', f'{images.name} knows no groups', 'Give images with groups, such as shapes or fairface')
+    require(images.groups is not None, 'images', f'{images.name} knows no groups',
+            'Give images with groups, such as shapes or fairface')
     there, names = images.groups.unique().tolist(), images.group_vocab
-    require(names is None or 0 <= there[0] and there[-1] < len(names), 'group_vocab', f'{len(names or [])} names for groups from {there[0]} to {there[-1]}',
-            'Name every group, or none')
+    require(names is None or 0 <= there[0] and there[-1] < len(names), 'group_vocab',
+            f'{len(names or [])} names for groups from {there[0]} to {there[-1]}', 'Name every group, or none')
     found = {k: names[k] if names else str(k) for k in there}
-    require(len({'all', *found.values()}) == len(found) + 1, 'group_vocab', f'a name stands for two groups or is all: {list(found.values())}', 'Give each its own')
+    require(len({'all', *found.values()}) == len(found) + 1, 'group_vocab',
+            f'a name stands for two groups or is all: {list(found.values())}', 'Give each its own')
     return found
 
-# %% ../../nbs/46_probes.bias.ipynb #f947484c
+# %% ../../nbs/46_probes.bias.ipynb #e87576fd
 def group_bias(
     cast, # a `Cast`
     images, # an `Images` with groups
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: probe `groups`, conditions `all` and each group's name, metric `accuracy`, 0 or 1
-    "Whom is a network right about (paper, section 5.2)? Raises `KDError` for images without groups or with classes that are not the networks'."
+    """Whom is a network right about (paper, section 5.2)? Raises `KDError` for images without groups or with classes
+    that are not the networks'."""
     names = _group_names(images)
     right = {k: decisions(z, images) == images.y for k, z in cast.logits(images, bs, device).items()}
-    samples = {'all': torch.arange(len(images)), **{name: (images.groups == k).nonzero().flatten() for k, name in names.items()}}
-    return pd.concat([table('groups', name, 'accuracy', m, i, right[m.key][i]) for name, i in samples.items() for m in cast.networks],
-                     ignore_index=True)
+    samples = {name: (images.groups == k).nonzero().flatten() for k, name in names.items()}
+    samples = {'all': torch.arange(len(images)), **samples}
+    rows = [table('groups', name, 'accuracy', m, i, right[m.key][i])
+            for name, i in samples.items() for m in cast.networks]
+    return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/46_probes.bias.ipynb #66a0bbe8
+# %% ../../nbs/46_probes.bias.ipynb #2352daea
 def group_gap(
     rows:pd.DataFrame, # as `group_bias` gives them
-) -> pd.DataFrame: # columns model, seed, worst group, worst accuracy, best group, best accuracy, gap (0 to 1), a line for each network
+) -> pd.DataFrame: # model, seed, worst group, worst accuracy, best group, best accuracy, gap (0 to 1); a line a network
     "How far apart the groups lie for each network. Raises `KDError` where there are no groups."
     part = rows[(rows.probe == 'groups') & (rows.condition != 'all')]
     require(len(part) > 0, 'rows', 'they hold no groups', 'Give what group_bias returns')
     wide = part.groupby(['model', 'seed', 'condition'], sort=False).value.mean().unstack()[part.condition.unique()]
     wide = wide.reindex(pd.MultiIndex.from_frame(part[['model', 'seed']].drop_duplicates()))
     worst, best = wide.min(axis=1), wide.max(axis=1)
-    found = {'worst group': wide.idxmin(axis=1), 'worst accuracy': worst, 'best group': wide.idxmax(axis=1), 'best accuracy': best, 'gap': best - worst}
+    found = {'worst group': wide.idxmin(axis=1), 'worst accuracy': worst,
+             'best group': wide.idxmax(axis=1), 'best accuracy': best, 'gap': best - worst}
     return pd.DataFrame(found).reset_index()
 
-# %% ../../nbs/46_probes.bias.ipynb #379bb87c
-def _estimates(rows):
+# %% ../../nbs/46_probes.bias.ipynb #758e413e
+def _group_estimates(rows):
     "The groups' estimates, worked out where they are not yet."
     part = rows[rows.probe == 'groups'] if 'probe' in rows else rows[:0]
     require(len(part) > 0, 'rows', 'they hold no groups', 'Give what group_bias returns, or estimate of it')
     return estimate(part) if 'sample' in part else part
 
-# %% ../../nbs/46_probes.bias.ipynb #9e0b9648
+# %% ../../nbs/46_probes.bias.ipynb #d6665888
 def group_table(
     rows:pd.DataFrame, # as `group_bias` gives them, or what `estimate` made of it
 ) -> pd.DataFrame: # columns group, student, accuracy, control, gain, low, high (0 to 1), n, seeds, verdict
-    "Each student's accuracy and its gain over the independent ones in every group, with interval (paper, section 5.2). Raises `KDError` without groups."
-    found = _estimates(rows).rename(columns=dict(condition='group', value='accuracy', difference='gain'))
+    """Accuracy of each student and its gain over the independent ones in every group, with interval (section 5.2).
+    Raises `KDError` without groups."""
+    found = _group_estimates(rows).rename(columns=dict(condition='group', value='accuracy', difference='gain'))
     return found['group student accuracy control gain low high n seeds verdict'.split()].reset_index(drop=True)
 
-# %% ../../nbs/46_probes.bias.ipynb #f90b1080
+# %% ../../nbs/46_probes.bias.ipynb #380f4d76
 def _draw_gains(ax, found, groups):
     "Null bands, and the students' gains with intervals side by side over each group."
     students = list(found.student.unique())
@@ -160,15 +175,16 @@ def _draw_gains(ax, found, groups):
         ax.fill_between([k - .4, k + .4], 100*band.null_low, 100*band.null_high, color='.85', lw=0)
     for i, (student, part) in enumerate(found.groupby('student', sort=False)):
         at, gain = part.condition.map(groups.index) + .6*((i + .5)/len(students) - .5), 100*part.difference
-        ax.errorbar(at, gain, [gain - 100*part.low, 100*part.high - gain], fmt='o', ms=4, capsize=2, color=colour(student), label=student)
+        arms = [gain - 100*part.low, 100*part.high - gain]
+        ax.errorbar(at, gain, arms, fmt='o', ms=4, capsize=2, color=colour(student), label=student)
 
-# %% ../../nbs/46_probes.bias.ipynb #86a565bc
+# %% ../../nbs/46_probes.bias.ipynb #11e7afa7
 def plot_groups(
     rows:pd.DataFrame, # as `group_bias` gives them, or what `estimate` made of it
     ax=None, # matplotlib axes; None makes one
 ):
-    "Gain over the independent students in every group with 95 % intervals, before the groups' null bands. Returns the axes."
-    found = _estimates(rows)
+    "Gain over the independent students in every group with 95 % intervals, over the null bands. Returns the axes."
+    found = _group_estimates(rows)
     groups = list(found.condition.unique())
     ax = ax or plt.subplots(figsize=(1 + .7*len(groups), 2.6))[1]
     _draw_gains(ax, found, groups)
@@ -180,22 +196,27 @@ def plot_groups(
     ax.legend(fontsize=7, frameon=False)
     return ax
 
-# %% ../../nbs/46_probes.bias.ipynb #ae9db0f3
+# %% ../../nbs/46_probes.bias.ipynb #901eddd0
 def _picture(cast, images, domains, rows):
     shown = plot_shape_bias(rows, _conflict(images, domains)[0])
-    return shown, 'For each class, the share of shape decisions among those for shape or texture; the lines are the means.'
+    return shown, ('For each class, the share of shape decisions among those for shape or texture; the lines are the '
+                   'means.')
 
 register_probe(Probe(
     'bias', shape_bias, 'Shape bias', 'Does the student decide by shape or by texture, as its teacher does?',
-    'On images with the shape of one class and the texture of another: of the answers that are one of the two, the share of shapes.',
+    'On images with the shape of one class and the texture of another: of the answers that are one of the two, the '
+    'share of shapes.',
     'The independent students; where T has a bias of its own, students of T*.', {
-        'shape bias': 'shape decisions among those for shape or texture', 'answered by a cue': 'answers that are shape or texture'},
+        'shape bias': 'shape decisions among those for shape or texture',
+        'answered by a cue': 'answers that are shape or texture'},
     '{student} decided by shape in {value} of the cases in which it named shape or texture, Ind in {control}',
     axis='images', headline=('first', 'shape bias'), samples='share', picture=_picture, needs='cue conflict', cost=3,
     lacks=lambda config: 'domain' in config.get('teacher_data', {})))
 
 register_probe(Probe(
-    'groups', group_bias, 'Groups', 'Does every group of images gain alike from the teacher?', 'Accuracy within each group of images.',
+    'groups', group_bias, 'Groups', 'Does every group of images gain alike from the teacher?',
+    'Accuracy within each group of images.',
     'The independent students; where T had another choice of groups, students of T*.', {'accuracy': 'the right class'},
     '{student} was right on {value} of the images (group: {condition}), Ind on {control}',
-    axis='group', headline=('first', 'accuracy'), needs='groups', lacks=lambda config: 'train_groups' in config.get('teacher_data', {})))
+    axis='group', headline=('first', 'accuracy'), needs='groups',
+    lacks=lambda config: 'train_groups' in config.get('teacher_data', {})))

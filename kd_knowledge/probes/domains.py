@@ -12,7 +12,7 @@ import torch
 # %% ../../nbs/45_probes.domains.ipynb #14f11649
 from ..core import require
 from ..data.images import show_images
-from ..data.datasets import SIXTEEN
+from ..data.photographs import SIXTEEN
 from .core import Probe, register_probe, table
 from .evidence import estimate, plot_estimates
 
@@ -21,12 +21,13 @@ def _fits(n, images):
     "Can answers among `n` classes be put in the classes of the images?"
     return len(images.vocab) == n or (n == 1000 and sorted(images.vocab) == sorted(SIXTEEN))
 
-# %% ../../nbs/45_probes.domains.ipynb #c5105b55
+# %% ../../nbs/45_probes.domains.ipynb #25544235
 def decisions(
     logits:torch.Tensor, # N x n_classes
-    images, # an `Images`, whose classes are the network's, or the 16 of `SIXTEEN` where the network has ImageNet's 1000
+    images, # an `Images` of the network's classes, or of the 16 of `SIXTEEN` where the network has ImageNet's 1000
 ) -> torch.Tensor: # N class indices in `images.vocab`
-    "The answers in the classes of the images: top-1, or among 16 classes the largest mean probability (Geirhos 2018). Raises `KDError` for other classes."
+    """The answers in the classes of the images: top-1, or among 16 classes the largest mean probability (Geirhos 2018).
+    Raises `KDError` for other classes."""
     n = logits.shape[1]
     require(_fits(n, images), 'images', f'{images.name} has {len(images.vocab)} classes, the networks {n}',
             'Give images of the networks\' classes, or of the 16 classes of data.SIXTEEN to networks for ImageNet')
@@ -34,45 +35,53 @@ def decisions(
     p = logits.float().softmax(1)
     return torch.stack([p[:, list(SIXTEEN[name])].mean(1) for name in images.vocab], 1).argmax(1)
 
-# %% ../../nbs/45_probes.domains.ipynb #9aff5c31
+# %% ../../nbs/45_probes.domains.ipynb #704908cb
 def _check_domains(images, domains):
-    require(isinstance(domains, dict), 'domains', f'got {type(domains).__name__}', 'Give a dict from a name to Images, as domain_images does')
-    require('seen' not in domains, 'domains', 'one is named seen, which is the name of the images themselves', 'Give it another name')
+    require(isinstance(domains, dict), 'domains', f'got {type(domains).__name__}',
+            'Give a dict from a name to Images, as domain_images does')
+    require('seen' not in domains, 'domains', 'one is named seen, which is the name of the images themselves',
+            'Give it another name')
     for name, other in domains.items():
-        require(other.vocab == images.vocab or sorted(other.vocab) != sorted(images.vocab), 'domains', f'{name!r} has the classes in another order',
-                'Give the same vocab everywhere')
+        turned = other.vocab != images.vocab and sorted(other.vocab) == sorted(images.vocab)
+        require(not turned, 'domains', f'{name!r} has the classes in another order', 'Give the same vocab everywhere')
 
-# %% ../../nbs/45_probes.domains.ipynb #cd11a8e6
-def _rows(cast, condition, images, bs, device):
+# %% ../../nbs/45_probes.domains.ipynb #cbd4961a
+def _domain_rows(cast, condition, images, bs, device):
     "Consensus, and accuracy where there are labels for it, on one set of images."
     logits, samples = cast.logits(images, bs, device), range(len(images))
+    rows_of = lambda metric, m, values: table('domains', condition, metric, m, samples, values)
     top = {k: z.argmax(1) for k, z in logits.items()}
-    rows = [table('domains', condition, 'consensus', m, samples, top[m.key] == top['T', 0]) for m in cast.networks if m.role != 'teacher']
+    rows = [rows_of('consensus', m, top[m.key] == top['T', 0]) for m in cast.networks if m.role != 'teacher']
     if not _fits(logits['T', 0].shape[1], images): return rows
     right = {k: decisions(z, images) == images.y for k, z in logits.items()}
-    return rows + [table('domains', condition, 'accuracy', m, samples, right[m.key]) for m in cast.networks]
+    return rows + [rows_of('accuracy', m, right[m.key]) for m in cast.networks]
 
-# %% ../../nbs/45_probes.domains.ipynb #f24fab4f
+# %% ../../nbs/45_probes.domains.ipynb #2c904b2f
 def consensus(
     cast, # a `Cast`
     images, # an `Images` of the domain that was trained on
     domains:dict, # name -> `Images` of another domain, as `domain_images` gives them
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
-) -> pd.DataFrame: # the long table: probe `domains`, conditions `seen` and each name, metrics `consensus` (all but T) and `accuracy` (all), 0 or 1
-    """Does a network answer as the teacher does on unseen domains (paper, section 4.4)? There is no `accuracy` where the images have no labels in
-    the networks' classes. Raises `KDError` for a domain named `seen` and for classes in another order."""
+) -> pd.DataFrame: # the long table: conditions `seen` and each name, metrics `consensus` and `accuracy`, 0 or 1
+    """Does a network answer as the teacher does on unseen domains (paper, section 4.4)? `consensus` has rows of all
+    networks but the teacher. There is no `accuracy` where the images have no labels in the networks' classes.
+    Raises `KDError` for a domain named `seen` and for classes in another order."""
     _check_domains(images, domains)
-    return pd.concat([r for name, part in {'seen': images, **domains}.items() for r in _rows(cast, name, part, bs, device)], ignore_index=True)
+    sets = {'seen': images, **domains}
+    rows = [r for name, part in sets.items() for r in _domain_rows(cast, name, part, bs, device)]
+    return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/45_probes.domains.ipynb #b7834250
+# %% ../../nbs/45_probes.domains.ipynb #e0f35f40
 def domain_table(
     values:pd.DataFrame, # as `summary` gives them
     metric:str='accuracy', # or `consensus`
 ) -> pd.DataFrame: # a line for each model, a column for each domain, texts such as `72.86 ± 2.32` in percent
-    "Mean and standard deviation over the seeds in every domain (paper, Tables 11 and 13). Raises `KDError` where there are no such rows."
+    """Mean and standard deviation over the seeds in every domain (paper, Tables 11 and 13).
+    Raises `KDError` where there are no such rows."""
     part = values[(values.probe == 'domains') & (values.metric == metric)]
-    require(len(part) > 0, 'metric', f'no rows for {metric!r} in the probe domains', 'Give summary(consensus(...)), and accuracy or consensus')
+    require(len(part) > 0, 'metric', f'no rows for {metric!r} in the probe domains',
+            'Give summary(consensus(...)), and accuracy or consensus')
     text = lambda v: f'{100*v.mean():.2f}' + (f' ± {100*v.std(ddof=0):.2f}' if len(v) > 1 else '')
     found = part.groupby(['model', 'condition'], sort=False).value.agg(text).unstack()
     return found.loc[part.model.unique(), part.condition.unique()].rename_axis(columns=metric)
@@ -91,7 +100,7 @@ def plot_consensus(
     ax.legend(fontsize=7, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     return ax
 
-# %% ../../nbs/45_probes.domains.ipynb #9daa155f
+# %% ../../nbs/45_probes.domains.ipynb #44e94728
 def _picture(cast, images, domains, rows, n=8):
     sets = {'seen': images, **domains}
     pixels = torch.cat([part.pixels(range(min(n, len(part)))) for part in sets.values()])
@@ -100,7 +109,8 @@ def _picture(cast, images, domains, rows, n=8):
 
 register_probe(Probe(
     'domains', consensus, 'Unseen domains', 'Does the student answer as its teacher does where neither was trained?',
-    'The share of images of a domain to which student and teacher give the same class, right or wrong, and the accuracy there.',
+    'The share of images of a domain to which student and teacher give the same class, right or wrong, and the '
+    'accuracy there.',
     'The independent students, and the seen domain beside the unseen ones.', {
         'consensus': 'the same class as the teacher, right or wrong', 'accuracy': 'the right class'},
     '{student} gave the answer of {teacher} to {value} of the images ({condition}), Ind to {control}',

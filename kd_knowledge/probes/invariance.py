@@ -15,35 +15,37 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-# %% ../../nbs/44_probes.invariance.ipynb #48775d0b
+# %% ../../nbs/44_probes.invariance.ipynb #7ef15b86
 from ..core import progress, require
 from ..torch_core import generator
 from ..data.images import check_pixels
 from ..data.augment import colour_jitter, random_resized_crop, random_shift
-from .core import Probe, register_probe, summary, table
+from .core import answers, Probe, register_probe, summary, table
 from .evidence import colour, plot_estimates
 
-# %% ../../nbs/44_probes.invariance.ipynb #3e467e2d
+# %% ../../nbs/44_probes.invariance.ipynb #c820a02b
 BLOCK = 32 # images that share a random stream
 
 def _block_views(probe, x, condition, stream, size):
+    "The views of up to `BLOCK` images."
     if probe == 'colour': return (colour_jitter(x, condition, stream),)
     if probe == 'crop': return tuple(random_resized_crop(x, (condition, condition), stream) for _ in range(2))
     return random_shift(x, condition, stream, size)
 
-# %% ../../nbs/44_probes.invariance.ipynb #1ef95607
+# %% ../../nbs/44_probes.invariance.ipynb #5fa091b7
 def views(
     probe:str, # `colour`, `crop` or `shift`
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
-    condition, # colour: strength in [0, 1]; crop: share of the area in (0, 1]; shift: largest shift in pixels
+    condition, # colour: strength in [0, 1]; crop: share of the area in (0, 1]; shift: largest shift, pixels
     seed:int=0, # of the transformations
     first:int=0, # position of the first image in its set, a multiple of 32
-    size:int=None, # side of the windows of a shift, pixels, 1 or more; None is that of `x`, which is then continued by reflection
+    size:int=None, # side of a shift's windows, pixels, 1 or more; None is that of `x`, which reflection continues
 ) -> tuple: # of one batch (colour) or two (crop, shift), each like `x`, or of `size`
     "The transformed images whose answers are compared. Raises `KDError` for a condition out of its range."
     require(probe in ('colour', 'crop', 'shift'), 'probe', f'no transformation {probe!r}', 'Give colour, crop or shift')
     check_pixels(x)
-    blocks = [_block_views(probe, part, condition, generator(probe, str(condition), seed, first//BLOCK + i), size) for i, part in enumerate(x.split(BLOCK))]
+    stream = lambda i: generator(probe, str(condition), seed, first//BLOCK + i)
+    blocks = [_block_views(probe, part, condition, stream(i), size) for i, part in enumerate(x.split(BLOCK))]
     return tuple(torch.cat(v) for v in zip(*blocks))
 
 # %% ../../nbs/44_probes.invariance.ipynb #04fb5bce
@@ -67,35 +69,36 @@ def plot_views(
     for ax, text in zip(axes[0], ['image'] + [f'{probe} {c}' for c in conditions]): ax.set_title(text, fontsize=7)
     return axes
 
-# %% ../../nbs/44_probes.invariance.ipynb #0cfa15b9
-def _answers(net, x): return net(x).argmax(1).cpu()
-
+# %% ../../nbs/44_probes.invariance.ipynb #6671d99c
 def _kept(cast, probe, shown, clean, idxs):
-    "(model, seed) -> for each image of a batch, whether the answers agree."
+    "`Member.key` -> for each image of a batch, whether the answers agree."
     for m in cast.networks:
-        first = clean[m.key][idxs] if probe == 'colour' else _answers(m.net, shown[0])
-        yield m.key, first == _answers(m.net, shown[-1])
+        first = clean[m.key][idxs] if probe == 'colour' else answers(m.net, shown[0])
+        yield m.key, first == answers(m.net, shown[-1])
 
-# %% ../../nbs/44_probes.invariance.ipynb #ee36292f
-def _wide(images, shifts):
+# %% ../../nbs/44_probes.invariance.ipynb #549f5d90
+def _with_margin(images, shifts):
     "The same images at 8/7 of their size, as 256 pixels are to 224."
     margin = round(images.size*8/7) - images.size
-    require(max(shifts) <= margin, 'shifts', f'{max(shifts)} pixels are more than the margin of {margin} that images of {images.size} pixels have',
+    require(max(shifts) <= margin, 'shifts',
+            f'{max(shifts)} pixels are more than the margin of {margin} that images of {images.size} pixels have',
             f'Give at most {margin}, or wide=False')
     return images.at(images.size + margin)
 
+# %% ../../nbs/44_probes.invariance.ipynb #1e5d3e34
 def _read(sources, idxs, device):
     "probe -> pixels of a batch; what several probes look at is read once."
     pixels = {id(source): source for source in sources.values()}
     pixels = {key: source.pixels(idxs, device) for key, source in pixels.items()}
     return {probe: pixels[id(source)] for probe, source in sources.items()}
 
-# %% ../../nbs/44_probes.invariance.ipynb #c1d651c4
-def _compare(cast, images, conditions, bs, seed, device, wide=False):
+# %% ../../nbs/44_probes.invariance.ipynb #97321f24
+def _agreement(cast, images, conditions, bs, seed, device, wide=False):
     "The long table of `conditions`, probe -> list of values, in one pass over the images."
     cases, bs = [(probe, c) for probe, values in conditions.items() for c in values], max(bs//BLOCK, 1)*BLOCK
     require(cases, 'colours', 'no condition is given', 'Give at least one strength, scale or shift')
-    sources = {probe: _wide(images, conditions[probe]) if wide and probe == 'shift' else images for probe, _ in cases}
+    margin = lambda probe: wide and probe == 'shift'
+    sources = {p: _with_margin(images, conditions[p]) if margin(p) else images for p, _ in cases}
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()} if 'colour' in sources else None
     found = {case: {m.key: [] for m in cast.networks} for case in cases}
     with cast.run(device, images), torch.inference_mode():
@@ -104,10 +107,11 @@ def _compare(cast, images, conditions, bs, seed, device, wide=False):
             for probe, c in cases:
                 shown = views(probe, x[probe], c, seed, int(idxs[0]), images.size)
                 for key, kept in _kept(cast, probe, shown, clean, idxs): found[probe, c][key].append(kept)
-    return pd.concat([table(probe, c, 'agreement', m, range(len(images)), torch.cat(found[probe, c][m.key]))
-                      for probe, c in cases for m in cast.networks], ignore_index=True)
+    rows = [table(*case, 'agreement', m, range(len(images)), torch.cat(found[case][m.key]))
+            for case in cases for m in cast.networks]
+    return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/44_probes.invariance.ipynb #da1fb639
+# %% ../../nbs/44_probes.invariance.ipynb #ab3ffde3
 def colour_invariance(
     cast, # a `Cast`
     images, # an `Images`
@@ -116,10 +120,11 @@ def colour_invariance(
     seed:int=0, # of the transformations
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: probe `colour`, metric `agreement`
-    "Does the answer to a jittered image equal the answer to the image (paper, section 4.3)? Raises `KDError` for a strength outside [0, 1]."
-    return _compare(cast, images, dict(colour=strengths), bs, seed, device)
+    """Does the answer to a jittered image equal the answer to the image (paper, section 4.3)?
+    Raises `KDError` for a strength outside [0, 1]."""
+    return _agreement(cast, images, dict(colour=strengths), bs, seed, device)
 
-# %% ../../nbs/44_probes.invariance.ipynb #6647d55a
+# %% ../../nbs/44_probes.invariance.ipynb #a400b44e
 def crop_invariance(
     cast, # a `Cast`
     images, # an `Images`
@@ -128,10 +133,11 @@ def crop_invariance(
     seed:int=0, # of the transformations
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: probe `crop`, metric `agreement`
-    "Do two random crops of the same share get the same answer (paper, section 11.3)? Raises `KDError` for a scale outside (0, 1]."
-    return _compare(cast, images, dict(crop=scales), bs, seed, device)
+    """Do two random crops of the same share get the same answer (paper, section 11.3)?
+    Raises `KDError` for a scale outside (0, 1]."""
+    return _agreement(cast, images, dict(crop=scales), bs, seed, device)
 
-# %% ../../nbs/44_probes.invariance.ipynb #bfbcca01
+# %% ../../nbs/44_probes.invariance.ipynb #8ce7842f
 def shift_invariance(
     cast, # a `Cast`
     images, # an `Images`
@@ -139,13 +145,13 @@ def shift_invariance(
     shifts=(2, 4, 8), # largest shifts m in pixels
     seed:int=0, # of the transformations
     device=None, # where to run; None leaves the networks where they are
-    wide:bool=False, # cut the windows from the images read at 8/7 of their size, as the paper does; else the images go on by reflection
+    wide:bool=False, # cut windows from images read at 8/7 of their size, as the paper does; else reflection goes on
 ) -> pd.DataFrame: # the long table: probe `shift`, metric `agreement`
     """Do two random windows of the image, at most m pixels apart, get the same answer (paper, section 11.4)?
     Raises `KDError` for a negative shift, and with `wide` for one beyond the margin."""
-    return _compare(cast, images, dict(shift=shifts), bs, seed, device, wide)
+    return _agreement(cast, images, dict(shift=shifts), bs, seed, device, wide)
 
-# %% ../../nbs/44_probes.invariance.ipynb #c23dc4f2
+# %% ../../nbs/44_probes.invariance.ipynb #415bdf75
 def invariance(
     cast, # a `Cast`
     images, # an `Images`
@@ -158,9 +164,9 @@ def invariance(
     wide:bool=False, # for the shifts, as in `shift_invariance`
 ) -> pd.DataFrame: # the long table: probes `colour`, `crop`, `shift`, metric `agreement`
     "All three in one pass over the images. Raises `KDError` for a condition out of its range."
-    return _compare(cast, images, dict(colour=colours, crop=crops, shift=shifts), bs, seed, device, wide)
+    return _agreement(cast, images, dict(colour=colours, crop=crops, shift=shifts), bs, seed, device, wide)
 
-# %% ../../nbs/44_probes.invariance.ipynb #6816f252
+# %% ../../nbs/44_probes.invariance.ipynb #656e2151
 def plot_invariance(
     rows:pd.DataFrame, # the long table of a cast
     estimates:pd.DataFrame, # what `estimate` makes of it
@@ -168,17 +174,28 @@ def plot_invariance(
     others=('T', 'T*', 'limit'), # members to draw beside the students, where the cast has them
     ax=None, # matplotlib axes; None makes one
 ): # the axes
-    "Agreement over the conditions of a probe: students, independent students, and `others` with squares. Raises `KDError` where there are no rows."
+    """Agreement over the conditions of a probe: students, independent students, and `others` with squares.
+    Raises `KDError` where there are no rows."""
     ax = plot_estimates(estimates, probe, 'agreement', ax)
     part = summary(rows[rows.probe == probe])
     for model in others:
         p = part[part.model == model].groupby('condition', sort=False).value.mean()
         if len(p) > 1: ax.plot(p.index.astype(float), 100*p, 's-', ms=3, color=colour(model), label=model)
-    ax.set_xlabel(dict(colour='strength of the jitter', crop='share of the area', shift='largest shift (pixels)')[probe])
+    axis = dict(colour='strength of the jitter', crop='share of the area', shift='largest shift (pixels)')
+    ax.set_xlabel(axis[probe])
     ax.legend(fontsize=7, frameon=False)
     return ax
 
-# %% ../../nbs/44_probes.invariance.ipynb #495955ae
+# %% ../../nbs/44_probes.invariance.ipynb #828b22d8
+def _hints(estimates, probe, condition, metric):
+    "The estimates of the students called `Hint-F1`, `Hint-F2`, ... in the order of their depth."
+    asked = (estimates.probe == probe) & (estimates.condition == condition) & (estimates.metric == metric)
+    part = estimates[asked & estimates.student.str.fullmatch(r'Hint-F\d+')]
+    require(len(part) > 0, 'estimates', f'no students Hint-F1, Hint-F2, ... under {probe} {condition}',
+            'Name them so, one for each depth of `anatomy`')
+    return part.sort_values('student', key=lambda names: names.str[6:].astype(int))
+
+# %% ../../nbs/44_probes.invariance.ipynb #ab3aeb21
 def plot_depth(
     estimates:pd.DataFrame, # of students called `Hint-F1`, `Hint-F2`, ...
     probe:str='colour', # which probe
@@ -186,23 +203,24 @@ def plot_depth(
     metric:str='agreement', # which metric
     ax=None, # matplotlib axes; None makes one
 ): # the axes
-    "The score of hints over the depth where they lie (paper, Fig. 4d), the independent students and their null band behind. Raises `KDError`."
-    part = estimates[(estimates.probe == probe) & (estimates.condition == str(condition)) & (estimates.metric == metric)]
-    part = part[part.student.str.fullmatch(r'Hint-F\d+')].sort_values('student', key=lambda names: names.str[6:].astype(int))
-    require(len(part) > 0, 'estimates', f'no students Hint-F1, Hint-F2, ... under {probe} {condition}', 'Name them so, one for each depth of `anatomy`')
+    """The score of hints over the depth where they lie (paper, Fig. 4d), the independent students and their null band
+    behind. Raises `KDError`."""
+    part = _hints(estimates, probe, str(condition), metric)
     ax, at = ax or plt.subplots(figsize=(4, 2.6))[1], range(len(part))
     value, (low, high) = 100*part.value, (100*(part.value - part.difference + v) for v in (part.low, part.high))
-    ax.fill_between([-.4, len(part) - .6], *(100*(part.control + v).mean() for v in (part.null_low, part.null_high)), color='.85', lw=0)
+    band = (100*(part.control + v).mean() for v in (part.null_low, part.null_high))
+    ax.fill_between([-.4, len(part) - .6], *band, color='.85', lw=0)
     ax.axhline(100*part.control.mean(), ls='--', color=colour('Ind'), label='Ind')
     ax.errorbar(at, value, [value - low, high - value], fmt='o-', ms=3, capsize=2, color=colour('Hint'), label='Hint')
     ax.set_xticks(at, part.student.str[5:])
     ax.set(xlabel='depth of the hint', ylabel=f'{metric} (%)')
-    ax.set_title(f'{probe} {condition}, n = {part.n.max()}, seeds = {part.seeds.max()}, 95 % intervals; grey: luck of the seed', fontsize=7, color='#555555')
+    text = f'n = {part.n.max()}, seeds = {part.seeds.max()}, 95 % intervals; grey: luck of the seed'
+    ax.set_title(f'{probe} {condition}, {text}', fontsize=7, color='#555555')
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(fontsize=7, frameon=False)
     return ax
 
-# %% ../../nbs/44_probes.invariance.ipynb #18e7fd5e
+# %% ../../nbs/44_probes.invariance.ipynb #2eb9c5ae
 SAME = {'agreement': 'the same answer, to two views or of two networks'}
 
 def _picture(probe, conditions, cast, images, domains, rows):
@@ -210,9 +228,10 @@ def _picture(probe, conditions, cast, images, domains, rows):
 
 register_probe(Probe(
     'colour', colour_invariance, 'Colour invariance', 'Does the student ignore colour as its teacher learned to?',
-    'The share of images for which the answer stays the same after a random change of brightness, contrast, saturation and hue '
-    'of the given strength.', 'Students of T*, a teacher that was trained without colour jitter.', SAME,
-    '{student} gave an image and its recoloured copy (strength {condition}) the same answer in {value} of cases, Ind in {control}',
+    'The share of images for which the answer stays the same after a random change of brightness, contrast, saturation '
+    'and hue of the given strength.', 'Students of T*, a teacher that was trained without colour jitter.', SAME,
+    '{student} gave an image and its recoloured copy (strength {condition}) the same answer in {value} of cases, '
+    'Ind in {control}',
     axis='strength', headline=('0.4', 'agreement'), picture=partial(_picture, 'colour', (.2, .4, .6)), quick=True,
     lacks=lambda config: config.get('jitter', 1) > 0))
 
@@ -220,14 +239,18 @@ register_probe(Probe(
     'crop', crop_invariance, 'Crop invariance', 'Does the student give two crops of an image one answer?',
     'The share of images of which two random crops, both with the given share of the area, get the same answer.',
     'The independent students; students of T* beside them.', SAME,
-    '{student} gave two crops of an image (share of the area {condition}) the same answer in {value} of cases, Ind in {control}',
+    '{student} gave two crops of an image (share of the area {condition}) the same answer in {value} of cases, '
+    'Ind in {control}',
     axis='share of the area', headline=('0.4', 'agreement'), picture=partial(_picture, 'crop', (.6, .3)), quick=True,
     lacks=lambda config: config.get('teacher_crop') not in (None, config.get('crop'))))
 
 register_probe(Probe(
     'shift', shift_invariance, 'Shift invariance', 'Does the student give two shifted views of an image one answer?',
-    'The share of images of which two views, each shifted at random by at most the given number of pixels, get the same answer.',
+    'The share of images of which two views, each shifted at random by at most the given number of pixels, get the '
+    'same answer.',
     'The independent students; students of T* beside them.', SAME,
-    '{student} gave two shifted views of an image (up to {condition} pixels) the same answer in {value} of cases, Ind in {control}',
-    axis='largest shift (pixels)', headline=('middle', 'agreement'), picture=partial(_picture, 'shift', (4,)), quick=True,
+    '{student} gave two shifted views of an image (up to {condition} pixels) the same answer in {value} of cases, '
+    'Ind in {control}',
+    axis='largest shift (pixels)', headline=('middle', 'agreement'), quick=True,
+    picture=partial(_picture, 'shift', (4,)),
     lacks=lambda config: 'blur' in config.get('star_args', {})))

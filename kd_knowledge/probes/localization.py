@@ -23,19 +23,20 @@ from ..models.anatomy import anatomy as find_anatomy, frozen, n_classes, taps
 from .core import Probe, register_probe, table
 from .evidence import wins
 
-# %% ../../nbs/42_probes.localization.ipynb #3648b46c
+# %% ../../nbs/42_probes.localization.ipynb #07ccd0d4
 def _check_labels(y, n, classes):
     require(len(y) == n, 'y', f'{len(y)} labels for {n} images', 'Give one label for each image')
-    require(bool(((y >= 0) & (y < classes)).all()), 'y', f'labels outside 0 to {classes - 1}', 'Give labels that the network has an output for')
+    require(bool(((y >= 0) & (y < classes)).all()), 'y', f'labels outside 0 to {classes - 1}',
+            'Give labels that the network has an output for')
 
-# %% ../../nbs/42_probes.localization.ipynb #b9ee3c6f
+# %% ../../nbs/42_probes.localization.ipynb #d77ba8c1
 def grad_cam(
     net, # pixels in, logits N x n_classes out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
     y:torch.Tensor, # N integers: the class whose evidence is shown, the true one in the study
     anatomy=None, # an `Anatomy` that names the last feature map; None asks `models.anatomy(net)`
 ) -> tuple: # maps N x h x w, zero or more, at the size of the last feature map; logits N x n_classes
-    "Grad-CAM (Selvaraju 2017, equations 1 and 2), by the gradient of the head alone. Raises `KDError` for pixels or labels out of range."
+    "Grad-CAM (Selvaraju 2017, equations 1 and 2) by the head's gradient. Raises `KDError` for bad pixels or labels."
     where = anatomy or find_anatomy(net)
     check_pixels(x)
     with frozen(net), torch.enable_grad(), taps(net, where.last_map, grad=True) as seen:
@@ -46,14 +47,18 @@ def grad_cam(
     weights = gradient.mean((2, 3), keepdim=True)
     return (weights*activation).sum(1).relu(), logits.detach()
 
-# %% ../../nbs/42_probes.localization.ipynb #75f6015c
+# %% ../../nbs/42_probes.localization.ipynb #ff7752b3
 def _captum(method):
-    import captum.attr
-    made = getattr(captum.attr, str(method), None)
-    usable = inspect.isclass(made) and issubclass(made, captum.attr.Attribution) and 'target' in inspect.signature(made.attribute).parameters
-    require(usable and not method.startswith(('Neuron', 'LLM')), 'method', f'{method!r} is not an attribution of images by class',
-            "Give 'grad_cam' or the name of one of captum's, such as Saliency, IntegratedGradients, GuidedGradCam, LayerGradCam, Occlusion")
-    return made
+    "captum's class of this name, if it attributes the answer to an image."
+    import captum.attr # lazy: seconds, and only for methods other than Grad-CAM
+    found = getattr(captum.attr, str(method), None)
+    by_class = (inspect.isclass(found) and issubclass(found, captum.attr.Attribution)
+                and 'target' in inspect.signature(found.attribute).parameters)
+    require(by_class and not method.startswith(('Neuron', 'LLM')), 'method',
+            f'{method!r} is not an attribution of images by class',
+            "Give 'grad_cam' or the name of one of captum's, such as Saliency, IntegratedGradients, GuidedGradCam, "
+            'LayerGradCam, Occlusion')
+    return found
 
 # %% ../../nbs/42_probes.localization.ipynb #9f5aeac1
 @contextmanager
@@ -66,31 +71,34 @@ def _not_in_place(net):
     finally:
         for m in changed: m.inplace = True
 
-# %% ../../nbs/42_probes.localization.ipynb #2c9302c7
+# %% ../../nbs/42_probes.localization.ipynb #75aa29b6
 def _defaults(method, x, options):
     "What captum cannot do without: windows of a quarter of the image for Occlusion, a black image to compare with."
-    side = max(x.shape[-1]//4, 1)
-    if method == 'Occlusion': return dict(sliding_window_shapes=(x.shape[1], side, side), strides=(x.shape[1], max(side//2, 1), max(side//2, 1))) | options
-    if method.endswith(('GradientShap', 'DeepLiftShap')): return dict(baselines=torch.zeros_like(x[:1]).repeat(2, 1, 1, 1)) | options
-    return options
+    channels, side = x.shape[1], max(x.shape[-1]//4, 1)
+    step, black = max(side//2, 1), torch.zeros_like(x[:1]).repeat(2, 1, 1, 1)
+    windows = dict(sliding_window_shapes=(channels, side, side), strides=(channels, step, step))
+    if method == 'Occlusion': return windows | options
+    return dict(baselines=black) | options if method.endswith(('GradientShap', 'DeepLiftShap')) else options
 
-# %% ../../nbs/42_probes.localization.ipynb #71ebe012
+# %% ../../nbs/42_probes.localization.ipynb #ac021b84
 def _captum_maps(net, x, y, method, where, options):
-    made = _captum(method)
-    layer = [net.get_submodule(where.last_map)] if 'layer' in inspect.signature(made.__init__).parameters else []
+    attribution, pixels = _captum(method), x.detach().clone().requires_grad_()
+    by_layer = 'layer' in inspect.signature(attribution.__init__).parameters
+    layer = [net.get_submodule(where.last_map)] if by_layer else []
     with frozen(net), _not_in_place(net), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        found = made(net, *layer).attribute(x.detach().clone().requires_grad_(), target=y, **_defaults(method, x, options)).detach()
+        found = attribution(net, *layer).attribute(pixels, target=y, **_defaults(method, x, options)).detach()
     return found.sum(1).relu() if method == 'LayerGradCam' else found.abs().sum(1)
 
-# %% ../../nbs/42_probes.localization.ipynb #fdd35e1a
+# %% ../../nbs/42_probes.localization.ipynb #6f51e00d
 def _check_layer(net, x, method, where):
     "captum's layer methods take the second dimension for the channels, which is wrong for tokens."
     with frozen(net), torch.no_grad(), taps(net, where.last_map) as seen: net(x[:1])
     raw = seen[where.last_map]
-    require(where.to_map(raw).shape == raw.shape, 'method', f'{method!r} cannot read the tokens of a transformer', "Give 'grad_cam' or an attribution of pixels")
+    require(where.to_map(raw).shape == raw.shape, 'method', f'{method!r} cannot read the tokens of a transformer',
+            "Give 'grad_cam' or an attribution of pixels")
 
-# %% ../../nbs/42_probes.localization.ipynb #f3ff6d00
+# %% ../../nbs/42_probes.localization.ipynb #476067ff
 def attribute(
     net, # pixels in, logits out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
@@ -98,7 +106,7 @@ def attribute(
     method:str='grad_cam', # `grad_cam`, or the class name of one of captum's attributions
     anatomy=None, # an `Anatomy`; None asks `models.anatomy(net)`
     **options, # passed to captum's `attribute`, for example `n_steps=20`
-) -> torch.Tensor: # N x h x w, zero or more: at the size of the image, or of the last feature map for CAMs and `Layer...`
+) -> torch.Tensor: # N x h x w, zero or more: at the image's size, or the last feature map's for CAMs and `Layer...`
     "What in each image speaks for class `y`, by any method. Raises `KDError` for an unknown method."
     where = anatomy or find_anatomy(net)
     if method == 'grad_cam': return grad_cam(net, x, y, where)[0]
@@ -109,13 +117,14 @@ def attribute(
     _check_labels(y, len(x), n_classes(net))
     return _captum_maps(net, x, y, method, where, options)
 
-# %% ../../nbs/42_probes.localization.ipynb #b2b927ae
+# %% ../../nbs/42_probes.localization.ipynb #6194d8ca
 def resize_maps(
     maps:torch.Tensor, # N x h x w
     size:tuple, # height, width
 ) -> torch.Tensor: # N x height x width
     "Maps at another size, bilinear; unchanged where they have it."
-    return maps if maps.shape[1:] == tuple(size) else F.interpolate(maps[:, None], size, mode='bilinear', align_corners=False)[:, 0]
+    if maps.shape[1:] == tuple(size): return maps
+    return F.interpolate(maps[:, None], size, mode='bilinear', align_corners=False)[:, 0]
 
 def cosine(
     a:torch.Tensor, # maps N x h x w
@@ -126,7 +135,7 @@ def cosine(
     a, b = (F.normalize(resize_maps(m, size).flatten(1).double(), dim=1, eps=1e-30) for m in (a, b))
     return (a*b).sum(1).float()
 
-# %% ../../nbs/42_probes.localization.ipynb #51ed1bbd
+# %% ../../nbs/42_probes.localization.ipynb #fbe13973
 def mask_scores(
     maps:torch.Tensor, # N x h x w, zero or more
     masks:torch.Tensor, # N x H x W, true on the object
@@ -135,7 +144,8 @@ def mask_scores(
     maps = resize_maps(maps, masks.shape[1:]).flatten(1).double()
     inside, total = masks.to(maps.device).flatten(1), maps.sum(1)
     top = maps >= (1 - 1e-4)*maps.amax(1, keepdim=True)
-    return {'energy in mask': (maps*inside).sum(1)/total.clamp(min=1e-30), 'pointing game': (top & inside).sum(1)/top.sum(1)*(total > 0)}
+    return {'energy in mask': (maps*inside).sum(1)/total.clamp(min=1e-30),
+            'pointing game': (top & inside).sum(1)/top.sum(1)*(total > 0)}
 
 # %% ../../nbs/42_probes.localization.ipynb #34833240
 def choose(
@@ -148,16 +158,17 @@ def choose(
     if n is None or n >= len(images): return torch.arange(len(images))
     return torch.randperm(len(images), generator=generator('choose', seed))[:n].sort().values
 
-# %% ../../nbs/42_probes.localization.ipynb #8a10c393
-def _anatomies(cast, given): return {m.key: (given or {}).get(m.model) or find_anatomy(m.net) for m in cast.networks}
+# %% ../../nbs/42_probes.localization.ipynb #5994b390
+def _anatomies(cast, named): return {m.key: (named or {}).get(m.model) or find_anatomy(m.net) for m in cast.networks}
 
 def _scores(maps, teachers, masks):
+    "Metric -> values of a batch of maps beside the teacher's."
     found = {'cosine': cosine(maps, teachers), 'all-zero map': (maps.flatten(1).amax(1) == 0)}
     return found | (mask_scores(maps, masks) if masks is not None else {})
 
-# %% ../../nbs/42_probes.localization.ipynb #44771574
-def _rows(cast, scores, method, samples):
-    "The long table of scores, (model, seed) -> list of dicts metric -> values."
+# %% ../../nbs/42_probes.localization.ipynb #24871d12
+def _score_rows(cast, scores, method, samples):
+    "The long table of scores, `Member.key` -> list of dicts metric -> values."
     rows = []
     for m in cast.networks:
         for metric in scores[m.key][0]:
@@ -166,7 +177,7 @@ def _rows(cast, scores, method, samples):
             rows.append(table('localization', method, metric, m, samples, values))
     return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/42_probes.localization.ipynb #b6cb2682
+# %% ../../nbs/42_probes.localization.ipynb #f12ed5aa
 def localization(
     cast, # a `Cast`
     images, # an `Images`; its masks are used where it has them
@@ -177,8 +188,9 @@ def localization(
     device=None, # where to run; None leaves the networks where they are
     anatomies:dict=None, # name of a model -> its `Anatomy`, where `models.anatomy` cannot tell
     **options, # passed to captum's `attribute`
-) -> pd.DataFrame: # the long table; metrics `cosine`, `closer`, `all-zero map` and, with masks, `energy in mask`, `pointing game`
-    "How near each network's map of the true class is to the teacher's, image by image (paper, section 4.1). Raises `KDError` for an unknown method."
+) -> pd.DataFrame: # the long table: `cosine`, `closer`, `all-zero map`; with masks `energy in mask`, `pointing game`
+    """How near each network's map of the true class is to the teacher's, image by image (paper, section 4.1).
+    Raises `KDError` for an unknown method."""
     chosen = choose(images, n, seed)
     part, scores = images.subset(chosen), {m.key: [] for m in cast.networks}
     where = _anatomies(cast, anatomies)
@@ -187,11 +199,13 @@ def localization(
             maps = {m.key: attribute(m.net, x, y, method, where[m.key], **options) for m in cast.networks}
             masks = None if part.masks is None else part.masks[idxs.cpu()]
             for key, mine in maps.items(): scores[key].append(_scores(mine, maps['T', 0], masks))
-    rows = _rows(cast, scores, method, chosen)
+    rows = _score_rows(cast, scores, method, chosen)
     return pd.concat([rows, wins(rows[rows.metric == 'cosine'], 'closer', cast.independent)], ignore_index=True)
 
-# %% ../../nbs/42_probes.localization.ipynb #1257e8f1
-def _draw_cam(ax, pixels, maps=None, mask=None):
+# %% ../../nbs/42_probes.localization.ipynb #2e12deff
+def _draw_cam(ax, title, pixels, maps=None, mask=None):
+    "An image, a map over it and the outline of its object."
+    ax.set_title(title, fontsize=7)
     ax.imshow(pixels.permute(1, 2, 0))
     ax.set_xticks([])
     ax.set_yticks([])
@@ -200,7 +214,7 @@ def _draw_cam(ax, pixels, maps=None, mask=None):
         ax.imshow(shown, cmap='viridis', alpha=.6, vmin=0, vmax=max(shown.max().item(), 1e-12))
     if mask is not None: ax.contour(mask.float(), [.5], colors='white', linewidths=.8)
 
-# %% ../../nbs/42_probes.localization.ipynb #ed566dfc
+# %% ../../nbs/42_probes.localization.ipynb #f5992625
 def plot_cams(
     cast, # a `Cast`
     images, # an `Images`
@@ -209,34 +223,34 @@ def plot_cams(
     anatomies:dict=None, # as in `localization`
     **options, # passed to captum's `attribute`
 ): # matplotlib axes, images x (1 + networks)
-    "Each image with the outline of its object, and the map of the first network of each name over it; below, the cosine to the teacher's."
-    part, first = images.subset(torch.as_tensor(idxs)), {m.model: m for m in reversed(cast.networks)}
-    first = [first[k] for k in dict.fromkeys(m.model for m in cast.networks)]
+    "Each image, then the map of the first network of each name over it; below, the cosine to the teacher's."
+    part, where = images.subset(torch.as_tensor(idxs)), anatomies or {}
     x, y, _ = next(iter(part.batches(len(part))))
-    with cast.run('cpu'): maps = [attribute(m.net, x, y, method, (anatomies or {}).get(m.model), **options) for m in first]
-    axes = plt.subplots(len(x), 1 + len(first), figsize=(1.1*(1 + len(first)), 1.3*len(x)), squeeze=False)[1]
+    with cast.run('cpu'):
+        maps = [attribute(m.net, x, y, method, where.get(m.model), **options) for m in cast.firsts]
+    axes = plt.subplots(len(x), 1 + len(maps), figsize=(1.1*(1 + len(maps)), 1.3*len(x)), squeeze=False)[1]
     for i, row in enumerate(axes):
         mask = None if part.masks is None else part.masks[i]
-        _draw_cam(row[0], x[i], mask=mask)
-        row[0].set_title(part.vocab[y[i]], fontsize=7)
-        for ax, m, found in zip(row[1:], first, maps):
-            _draw_cam(ax, x[i], found[i], mask)
-            ax.set_title(m.model, fontsize=7)
-        for ax, found in zip(row[2:], maps[1:]): ax.set_xlabel(f'{cosine(found[i:i+1], maps[0][i:i+1]).item():.2f}', fontsize=7)
+        _draw_cam(row[0], part.vocab[y[i]], x[i], mask=mask)
+        for ax, name, found in zip(row[1:], cast.names, maps): _draw_cam(ax, name, x[i], found[i], mask)
+        like = [cosine(found[i:i+1], maps[0][i:i+1]).item() for found in maps[1:]]
+        for ax, value in zip(row[2:], like): ax.set_xlabel(f'{value:.2f}', fontsize=7)
     return axes
 
-# %% ../../nbs/42_probes.localization.ipynb #0d4887c6
+# %% ../../nbs/42_probes.localization.ipynb #3958659a
 def _picture(cast, images, domains, rows):
     return plot_cams(cast, images, range(3)), 'Grad-CAM of the true class; white: the object.'
 
 register_probe(Probe(
     'localization', localization, 'Localization', 'Does the student look where its teacher looks?',
-    "The share of images on which the student's class activation map is nearer to the teacher's (cosine) than an independent student's map is; "
-    'with several independent students, the mean over them.',
+    "The share of images on which the student's class activation map is nearer to the teacher's (cosine) than an "
+    "independent student's map is; with several independent students, the mean over them.",
     "A second independent student in the student's place, which comes out at 50 %.", {
-        'cosine': "cosine with the teacher's map", 'closer': "nearer to the teacher's map than an independent student's map is",
+        'cosine': "cosine with the teacher's map",
+        'closer': "nearer to the teacher's map than an independent student's map is",
         'energy in mask': "share of the map's weight that lies on the object",
         'pointing game': 'share of images whose highest point lies on the object',
         'all-zero map': 'share of images whose map is zero everywhere'},
-    '{student} looked more like {teacher} than an independent student did on {value} of the images, Ind itself on {control}',
+    '{student} looked more like {teacher} than an independent student did on {value} of the images, '
+    'Ind itself on {control}',
     axis='method', headline=('first', 'closer'), likeness=('closer', 'cosine'), picture=_picture, quick=True))
