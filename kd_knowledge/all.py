@@ -27,7 +27,8 @@ from .study.run import *
 from .explorer import *
 from .cli import *
 
-# %% ../nbs/90_all.ipynb #2a4a8b91
-def _is_public(name, value): return name[0] != '_' and getattr(value, '__module__', 'kd_knowledge').startswith('kd_knowledge')
+# %% ../nbs/90_all.ipynb #c4f59ce4
+def _is_public(name, value):
+    return name[0] != '_' and getattr(value, '__module__', 'kd_knowledge').startswith('kd_knowledge')
 
 __all__ = [name for name, value in globals().items() if _is_public(name, value)]

@@ -43,9 +43,10 @@ def add_options(
         text = f'{option_help(cls)[f.name]} (default: {_default(cls, f)})'.replace('%', '%%')
         parser.add_argument('--' + f.name.replace('_', '-'), help=text, default=argparse.SUPPRESS, **_reading(f))
 
-# %% ../nbs/80_cli.ipynb #d6d9f6a7
+# %% ../nbs/80_cli.ipynb #ff59e2b2
 class _Parser(argparse.ArgumentParser):
-    def error(self, message): self.exit(2, f'{self.prog}: {message.removeprefix("argument --")}. See {self.prog} --help\n')
+    def error(self, message):
+        self.exit(2, f'{self.prog}: {message.removeprefix("argument --")}. See {self.prog} --help\n')
 
 FULL = 'Give a folder with --out that can be written to and has room'
 STOPPED = 'stopped; the same command goes on from the last finished step'
@@ -71,11 +72,12 @@ def command(
     if mistake: print(f'{parser.prog}: {" ".join(str(mistake).split())}', file=sys.stderr)
     return status
 
-# %% ../nbs/80_cli.ipynb #281701d8
+# %% ../nbs/80_cli.ipynb #1c668478
 def _study(config, preset, **options):
     "The study that a command line asks for, and what it says of it."
     folders = {k: folder for k in NEEDS if (folder := options.pop(k))}
-    require(preset or config or not folders, next(iter(folders), ''), 'belongs to a preset', 'Give --preset NAME too, or the folder as --data')
+    require(preset or config or not folders, next(iter(folders), ''), 'belongs to a preset',
+            'Give --preset NAME too, or the folder as --data')
     start, settings = Study(), []
     if preset:
         settings.append((preset, read_preset(preset)))
@@ -95,19 +97,22 @@ def _run_study(listing, **options):
     from kd_knowledge.study.run import run_study # lazy: PyTorch and fastai take seconds
     run_study(study)
 
-# %% ../nbs/80_cli.ipynb #ee1d2bf8
+# %% ../nbs/80_cli.ipynb #a1d93e4c
 def kd_study(
     argv:list=None, # the command line without the program's name; None takes the real one
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
     "The command `kd_study`: run a study, or go on with it, and write its report."
     order = 'A value on the command line goes before one in the config, and that before the preset.'
     parser = _Parser('kd_study', description=kd_study.__doc__, epilog=f'{order} Presets: {", ".join(PRESETS)}.')
-    parser.add_argument('--preset', help='a study of the paper by its name, see the end (default: none)', metavar='NAME')
-    parser.add_argument('--list', help='say what the presets repeat, need and cost, and stop (default: False)', action='store_true', dest='listing')
+    parser.add_argument('--preset', metavar='NAME',
+                        help='a study of the paper by its name, see the end (default: none)')
+    parser.add_argument('--list', action='store_true', dest='listing',
+                        help='say what the presets repeat, need and cost, and stop (default: False)')
     for data, (_, what) in NEEDS.items():
         text = f'for a preset, the folder of {what} (default: where KD_DATA says)'
         parser.add_argument(f'--{data.replace("_", "-")}', help=text, metavar='FOLDER')
-    parser.add_argument('--config', help='a YAML or JSON file with any of the options below (default: none)', metavar='FILE')
+    parser.add_argument('--config', metavar='FILE',
+                        help='a YAML or JSON file with any of the options below (default: none)')
     add_options(parser, Study)
     return command(parser, _run_study, argv)
 
@@ -124,7 +129,7 @@ def kd_probe(
     add_options(parser, Probing)
     return command(parser, _run_probing, argv)
 
-# %% ../nbs/80_cli.ipynb #ca378e60
+# %% ../nbs/80_cli.ipynb #86f7e4f0
 def _write_agreement(**options):
     from kd_knowledge.report.paper import write_agreement # lazy: pandas and PyTorch take seconds
     write_agreement(**options)
@@ -134,12 +139,15 @@ def kd_results(
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
     "The command `kd_results`: write the table of the paper's figures beside those of stored studies."
     parser = _Parser('kd_results', description=kd_results.__doc__)
-    parser.add_argument('--printed', help="the paper's figures (default: those that come with the package)", default=argparse.SUPPRESS, metavar='FILE')
-    parser.add_argument('--results', help='folder with a folder for each stored study (default: %(default)s)', default='nbs/results', metavar='FOLDER')
-    parser.add_argument('--out', help='where to write (default: %(default)s)', default='nbs/studies/agreement.csv', metavar='FILE')
+    parser.add_argument('--printed', metavar='FILE', default=argparse.SUPPRESS,
+                        help="the paper's figures (default: those that come with the package)")
+    parser.add_argument('--results', metavar='FOLDER', default='nbs/results',
+                        help='folder with a folder for each stored study (default: %(default)s)')
+    parser.add_argument('--out', metavar='FILE', default='nbs/studies/agreement.csv',
+                        help='where to write (default: %(default)s)')
     return command(parser, _write_agreement, argv)
 
-# %% ../nbs/80_cli.ipynb #686cb2f3
+# %% ../nbs/80_cli.ipynb #69a35fa2
 def _serve(run, port, no_browser):
     from kd_knowledge.explorer.page import serve_run # lazy: PyTorch and Matplotlib take seconds
     serve_run(run, port, no_browser)
@@ -149,8 +157,10 @@ def kd_explore(
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
     "The command `kd_explore`: open the explorers of a finished run as a page in the browser."
     parser = _Parser('kd_explore', description=kd_explore.__doc__)
-    parser.add_argument('run', help='the folder of a finished run (default: runs/default)', nargs='?', default='runs/default', metavar='RUN')
-    parser.add_argument('--port', help='where the page is served on this machine (default: 8866)', type=int, default=8866, metavar='INT')
+    parser.add_argument('run', nargs='?', default='runs/default', metavar='RUN',
+                        help='the folder of a finished run (default: runs/default)')
+    parser.add_argument('--port', type=int, default=8866, metavar='INT',
+                        help='where the page is served on this machine (default: 8866)')
     parser.add_argument('--no-browser', help='do not open the browser', action='store_true')
     return command(parser, _serve, argv)
 

@@ -24,13 +24,13 @@ from fastcore.docments import docments
 # %% ../../nbs/60_study.config.ipynb #89279f11
 from ..core import KDError, one_of, require, RunFolder, versions, write_json
 
-# %% ../../nbs/60_study.config.ipynb #df4be1f6
+# %% ../../nbs/60_study.config.ipynb #573401eb
 @dataclass
 class Study:
     "What to train on what, how often, and which probes to run."
     data:str = 'shapes' # a data set's name, or a folder of class folders
     data_args:dict = field(default_factory=dict) # further arguments of the data set, for example {cue: 0.6}
-    teacher_data:dict = field(default_factory=dict) # where T's images differ, for example {domain: [orig, m]}; T* sees the students'
+    teacher_data:dict = field(default_factory=dict) # where T's differ, {domain: [orig, color]}; T* has the students'
     domains:list = field(default_factory=list) # domains to probe beside the seen one; those that the data have
     domain_data:str = '' # the data set, or the folder, of the domains; `data` by default
     domain_args:dict = field(default_factory=dict) # its further arguments
@@ -40,23 +40,23 @@ class Study:
     teacher:str = 'resnet_small' # the teacher: a small network, torchvision's, timm:NAME, package.module:function
     teacher_args:dict = field(default_factory=dict) # its further arguments, for example {width: 32}
     star_args:dict = field(default_factory=dict) # where the network of T* differs, for example {blur: false}
-    teacher_weights:str = '' # a saved teacher, or torchvision's weights by name, instead of training T; then there is no T*
+    teacher_weights:str = '' # a saved teacher, or the name of weights, instead of training one; then there is no T*
     student:str = 'resnet_small' # name of the students
     student_args:dict = field(default_factory=dict) # their further arguments, for example {width: 16}
-    limit_args:dict = field(default_factory=dict) # where `limit` differs, a student that has the property by its making; none
-    objectives:dict = field(default_factory=dict) # student: arguments, {KL: {weight: 0.5}, F2: {objective: Hint}}; KL, Hint, CRD
-    starred:bool = True # also train T*, a teacher with the students' data and augmentation, and its students KL*, Hint*, CRD*
+    limit_args:dict = field(default_factory=dict) # where `limit` differs, a student with the property by its making
+    objectives:dict = field(default_factory=dict) # {KL: {weight: 0.5}, F2: {objective: Hint}}; KL, Hint, CRD if empty
+    starred:bool = True # also train T*, a teacher with the students' data and augmentation, and its students
     seeds:int = 2 # networks of each distilled student, 1 or more
     independent_seeds:int = 3 # independent students, 1 or more
-    jitter:float = .4 # colour jitter in the teacher's training, 0 to 1: brightness, contrast, saturation; half of it for hue
+    jitter:float = .4 # colour jitter in T's training, 0 to 1: brightness, contrast, saturation; half of it for hue
     crop:float = .5 # smallest share of the area in the random crops of all trainings; 0 leaves crops out
     teacher_crop:float = None # the same for T alone, 0 to 1; as `crop` by default
     flip:bool = True # mirror half of the training images
     teacher_epochs:int = 7 # epochs of each teacher, 1 or more
     epochs:int = 5 # epochs of each student, 1 or more
-    recipe:str = 'one-cycle' # one-cycle (AdamW), or steps (SGD with momentum, a tenth of the rate after each third: PyTorch's)
+    recipe:str = 'one-cycle' # one-cycle (AdamW), or steps (PyTorch's: SGD, a tenth of the rate after each third)
     lr:float = None # highest learning rate; one-cycle: 0.01 with our small networks, 0.001 with others; steps: 0.1
-    bs:int = 64 # images in a training batch, and in a probe's above 64 pixels a side, else 256 (halved when memory is full)
+    bs:int = 64 # images in a training batch; in a probe's above 64 pixels a side, else 256 (halved when memory is full)
     probes:list = field(default_factory=list) # which probes to run; all that the data allow
     probe_args:dict = field(default_factory=dict) # arguments of probes, for example {adversarial: {eps: 0.02}}
     seed:int = 0 # of everything: weights, order, augmentation, probes
@@ -64,12 +64,12 @@ class Study:
     workers:int = None # processes side by side; one a core (at most 8) for our small networks on a CPU, else 1
     out:str = 'runs/default' # the run folder
 
-# %% ../../nbs/60_study.config.ipynb #4d4217b9
+# %% ../../nbs/60_study.config.ipynb #210b4088
 @dataclass
 class Probing:
     "Which networks to probe with which images."
-    teacher:str = '' # the teacher: a saved network, a torchvision name, timm:NAME, or package.module:function (required)
-    students:list = field(default_factory=list) # each NETWORK or NAME=NETWORK; a name given twice is two seeds (required)
+    teacher:str = '' # a saved network, a torchvision name, timm:NAME, or package.module:function (required)
+    students:list = field(default_factory=list) # each NETWORK or NAME=NETWORK; one name twice is two seeds (required)
     controls:list = field(default_factory=list) # independent students, trained without T, one for each seed (required)
     foreign:str = '' # a network that has nothing to do with the teacher, for the adversarial control; none by default
     data:str = '' # a folder of images or of class folders, or a data set's name (required)
@@ -163,7 +163,7 @@ def option_names(
         argument, _, text = str(e).partition(': ')
         raise KDError(f'{names.get(argument) or ": ".join(filter(None, [option, argument]))}: {text}') from None
 
-# %% ../../nbs/60_study.config.ipynb #b325e938
+# %% ../../nbs/60_study.config.ipynb #4058be06
 SETTINGS = Path(str(resources.files('kd_knowledge')))/'study'/'settings' # where the files of the package are
 NOTES = 'about needs base cost'.split() # what a file may say beside the config
 
@@ -178,14 +178,15 @@ def _read_yaml(path):
 def _base_path(path, base):
     beside = path.with_name(f'{base}.yaml')
     names = [p.stem for p in SETTINGS.glob('*.yaml')]
-    return beside if beside.is_file() else SETTINGS/f'{one_of("base", base, names, "a file that comes with the package")}.yaml'
+    if beside.is_file(): return beside
+    return SETTINGS/f'{one_of("base", base, names, "a file that comes with the package")}.yaml'
 
-# %% ../../nbs/60_study.config.ipynb #4121c700
+# %% ../../nbs/60_study.config.ipynb #1677fa9d
 def read_settings(
     path, # a YAML or JSON file
     seen:tuple=(), # the files that led here
 ) -> dict: # its keys, with those of its base where it has none itself
-    "A config file and all that it begins from. Raises `KDError` for a file that cannot be read, or that is its own base."
+    "A config file and all that it begins from. Raises `KDError` for one that cannot be read or is its own base."
     path = Path(path)
     require(path not in seen, 'base', f'{path} is its own base', 'Give another one')
     own = _read_yaml(path)

@@ -56,7 +56,7 @@ def load_preset(
     study = Study(**config_of(settings) | dict(out=f'runs/{name}'))
     return with_folders(study, name, settings, folders).check()
 
-# %% ../../nbs/61_study.presets.ipynb #9d868923
+# %% ../../nbs/61_study.presets.ipynb #9fdbdfa7
 IMAGES = dict( # data set -> training images, about
     imagenet=1_281_167, cifar100=50_000, mnist=60_000, fashion_mnist=60_000, pacs=9_000, vlcs=9_600, shapes=3600)
 
@@ -73,7 +73,8 @@ def images_seen(
     "How many images all networks of a study see in training, about."
     mine, stars = _images_of(study, study.data_args), study.starred and not study.teacher_weights
     theirs = _images_of(study, study.data_args | study.teacher_data)
-    students = len(study.objectives or [0]*3)*study.seeds*(1 + stars) + study.independent_seeds + 1 + study.seeds*bool(study.limit_args)
+    taught = len(study.objectives or [0]*3)*study.seeds*(1 + stars)
+    students = taught + study.independent_seeds + 1 + study.seeds*bool(study.limit_args)
     teachers = 0 if study.teacher_weights else theirs + mine*stars
     return study.teacher_epochs*teachers + students*study.epochs*mine
 

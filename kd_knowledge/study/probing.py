@@ -71,7 +71,7 @@ def fitting(
         bs //= 2
         print(f'  memory is full: {name} goes on in batches of {bs}')
 
-# %% ../../nbs/65_study.probing.ipynb #b34a1cd5
+# %% ../../nbs/65_study.probing.ipynb #0533482a
 def ask_probe(
     asked, # a `Study` or `Probing`
     name:str, # a probe's name
@@ -82,14 +82,15 @@ def ask_probe(
 ) -> pd.DataFrame: # the long table
     "The rows of a probe, with the arguments that were given for it over those of the study."
     probe = PROBES[name]
-    common = dict(bs=256 if images.size <= 64 else asked.bs, seed=asked.seed, device=default_device(asked.device or None))
+    bs, device = 256 if images.size <= 64 else asked.bs, default_device(asked.device or None)
+    common = dict(bs=bs, seed=asked.seed, device=device)
     if 'domains' in probe.takes: common['domains'] = domains()
     args = {k: v for k, v in common.items() if k in probe.takes} | asked.probe_args.get(name, {})
     ask = trial and probe.trial or probe.ask
     if 'bs' not in probe.takes: return ask(cast, images, **args)
     return fitting(lambda bs: ask(cast, images, **args | dict(bs=bs)), args['bs'], name)
 
-# %% ../../nbs/65_study.probing.ipynb #969fad6d
+# %% ../../nbs/65_study.probing.ipynb #09c711d8
 def _write_picture(run, probe, cast, images, domains, rows):
     "The first images of the set as a probe sees them, with a caption beside."
     shown, caption = probe.picture(cast, images, domains, rows)
@@ -111,7 +112,8 @@ def run_probe(
     write_table(run/'tables'/f'{name}-values.csv', values)
     write_table(run/'tables'/f'{name}-estimates.csv', estimates)
     write_figures(run.path, name, estimates, values)
-    if probe.picture: _write_picture(run, probe, bench.cast, bench.images, domains() if 'domains' in probe.takes else {}, rows)
+    sets = domains() if 'domains' in probe.takes else {}
+    if probe.picture: _write_picture(run, probe, bench.cast, bench.images, sets, rows)
 
 # %% ../../nbs/65_study.probing.ipynb #10108bb1
 def write_accuracy(
@@ -121,7 +123,7 @@ def write_accuracy(
     device = default_device(bench.asked.device or None)
     write_table(bench.run/'accuracy.csv', bench.cast.accuracy(bench.images, device=device))
 
-# %% ../../nbs/65_study.probing.ipynb #ca72eabd
+# %% ../../nbs/65_study.probing.ipynb #f0133788
 def _tables(run, probes, kind):
     "The tables of all probes, as their text, so that no number is rounded twice."
     return [pd.read_csv(run/'tables'/f'{p}-{kind}.csv', dtype=str, keep_default_na=False) for p in probes]
@@ -129,8 +131,8 @@ def _tables(run, probes, kind):
 def write_results(
     bench:Bench, # with the tables and figures of all probes
 ):
-    """Write values.csv, estimates.csv, headlines.csv (the rows that verdicts rest on), what the report needs to know of networks and images,
-    and the report."""
+    """Write values.csv, estimates.csv, headlines.csv (the rows that verdicts rest on), what the report needs to know of
+    networks and images, and the report."""
     run, asked = bench.run, bench.asked
     estimates, sets = _tables(run, asked.probes, 'estimates'), {'seen': bench.images, **bench.domains}
     write_table(run/'values.csv', pd.concat(_tables(run, asked.probes, 'values')))
@@ -141,9 +143,9 @@ def write_results(
     write_extremes(run.path, pd.concat([pd.read_parquet(run/'probes'/f'{p}.parquet') for p in asked.probes]), sets)
     write_report(run.path, redraw=False)
 
-# %% ../../nbs/65_study.probing.ipynb #d54ccd4f
-KINDS = dict(teacher=train_teacher, students=train_students, random=make_random, probe=run_probe, accuracy=write_accuracy,
-             report=write_results)
+# %% ../../nbs/65_study.probing.ipynb #d514eda3
+KINDS = dict(teacher=train_teacher, students=train_students, random=make_random, probe=run_probe,
+             accuracy=write_accuracy, report=write_results)
 
 def do_step(
     bench:Bench, # with what the step needs
@@ -152,7 +154,7 @@ def do_step(
     "Do a step, whether or not it is done."
     KINDS[step.kind](bench, **step.args)
 
-# %% ../../nbs/65_study.probing.ipynb #6bbc304a
+# %% ../../nbs/65_study.probing.ipynb #11785f76
 TRIAL = 4 # images of each set
 
 def _few(images): return images.subset(range(min(TRIAL, len(images))))
@@ -160,7 +162,8 @@ def _few(images): return images.subset(range(min(TRIAL, len(images))))
 def _try_probe(asked, name, cast, images, domains):
     try: ask_probe(asked, name, cast, images, domains, trial=True)
     except (TypeError, AttributeError) as e:
-        require(False, 'probe_args', f'{name} does not take {asked.probe_args.get(name, {})} ({e})', 'Give its arguments as its chapter does')
+        require(False, 'probe_args', f'{name} does not take {asked.probe_args.get(name, {})} ({e})',
+                'Give its arguments as its chapter does')
 
 def try_probes(
     asked, # a `Study` or `Probing`
@@ -171,7 +174,7 @@ def try_probes(
     domains = cache(lambda: {k: _few(v) for k, v in asked.domain_images(TRIAL).items()})
     for name in asked.probes: _try_probe(asked, name, cast, _few(images), domains)
 
-# %% ../../nbs/65_study.probing.ipynb #e32e39c8
+# %% ../../nbs/65_study.probing.ipynb #ade4411f
 def find_network(
     network:str, # a saved network, a torchvision name, timm:NAME, or package.module:function
 ): # pixels in, logits out
@@ -190,11 +193,12 @@ def _named_students(students):
     for student in students:
         name, _, network = student.rpartition('=')
         name = name or Path(network).stem
-        require(name not in ('T', 'Ind', 'foreign'), 'students', f'{name!r} is the name of another role', 'Give another one as NAME=NETWORK')
+        require(name not in ('T', 'Ind', 'foreign'), 'students', f'{name!r} is the name of another role',
+                'Give another one as NAME=NETWORK')
         found.setdefault(name, []).append(_find('students', network))
     return found
 
-# %% ../../nbs/65_study.probing.ipynb #657fd90c
+# %% ../../nbs/65_study.probing.ipynb #e7805bee
 @patch
 def cast(self:Probing,
     folder=None, # the run folder; the networks lie elsewhere
@@ -210,7 +214,8 @@ def _check_size(cast, images):
         for m in cast.networks:
             try: m.net(images.pixels([0]))
             except RuntimeError as e:
-                require(False, 'size', f'{m.model} does not take images of {images.size} pixels ({e})', 'Give the --size that it was made for')
+                require(False, 'size', f'{m.model} does not take images of {images.size} pixels ({e})',
+                        'Give the --size that it was made for')
 
 # %% ../../nbs/65_study.probing.ipynb #c88fa544
 def _as_the_teacher_says(probing, cast, images):

@@ -11,7 +11,7 @@ from pathlib import Path
 # %% ../../nbs/62_study.results.ipynb #2c03179d
 import pandas as pd
 
-# %% ../../nbs/62_study.results.ipynb #afcabdb2
+# %% ../../nbs/62_study.results.ipynb #76fde67e
 SHOWN = 'probe condition metric student value control difference low high verdict'.split()
 
 def print_results(
@@ -19,8 +19,8 @@ def print_results(
 ):
     "The tables at the end, and where the report is."
     folder = Path(folder)
-    accuracy = pd.read_csv(folder/'accuracy.csv').groupby('network', sort=False).accuracy.agg(['mean', 'min', 'max', 'count'])
-    print('\nAccuracy\n' + accuracy.round(3).to_string())
+    accuracy = pd.read_csv(folder/'accuracy.csv').groupby('network', sort=False).accuracy
+    print('\nAccuracy\n' + accuracy.agg(['mean', 'min', 'max', 'count']).round(3).to_string())
     found = pd.read_csv(folder/'headlines.csv', dtype=dict(condition=str))[SHOWN].round(3).to_string(index=False)
     print(f'\nStudent minus independent student (all conditions and metrics: estimates.csv)\n{found}')
     print(f'\nReport: {(folder/"report.html").resolve()}')

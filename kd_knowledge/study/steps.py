@@ -57,12 +57,13 @@ def objectives_of(
     "The objectives of a study: a student's name says which one, or its key `objective` does."
     return {name: _objective(name, given) for name, given in study.objectives.items()}
 
-# %% ../../nbs/63_study.steps.ipynb #b4187287
+# %% ../../nbs/63_study.steps.ipynb #a7c181b5
 def _known_options(name, given):
     "Arguments of a probe, by the names that it knows; those of another method of it are left to that."
     require(isinstance(given, dict), 'probe_args', f'{name} has {given!r}',
             'Give its arguments, for example {adversarial: {eps: 0.02}}')
-    return given if 'method' in given else _known_arguments('probe_args', given, PROBES[name].takes[2:], f'an argument of {name}')
+    if 'method' in given: return given
+    return _known_arguments('probe_args', given, PROBES[name].takes[2:], f'an argument of {name}')
 
 def check_names(
     asked, # a `Study` or `Probing`; its names become those that are registered
@@ -74,14 +75,16 @@ def check_names(
     if isinstance(asked, Study): objectives_of(asked)
     return asked
 
-# %% ../../nbs/63_study.steps.ipynb #823d15cc
+# %% ../../nbs/63_study.steps.ipynb #a289124e
 STUDENTS = dict(KL={}, Hint={}, CRD={})
 SMALL_NETS = ('resnet_small mnist_cnn wrn vgg_small resnet_cifar shufflenet_v1 mobilenet_v2_small '
               'resnet50_small').split()
 WIDTHS = dict(teacher_args=dict(width=32), student_args=dict(width=16))
 LAPTOP = dict(
-    data_args=dict(cue=.7), size=24, n_train=3600, n_probe=800, objectives=dict(KL={}, Hint=dict(weight=10.), CRD=dict(weight=.05)),
-    probe_args=dict(colour=dict(strengths=[.2, .4, .6]), crop=dict(scales=[.4, .6]), shift=dict(shifts=[2, 4]), boundary=dict(points=5)))
+    data_args=dict(cue=.7), size=24, n_train=3600, n_probe=800,
+    objectives=dict(KL={}, Hint=dict(weight=10.), CRD=dict(weight=.05)),
+    probe_args=dict(colour=dict(strengths=[.2, .4, .6]), crop=dict(scales=[.4, .6]), shift=dict(shifts=[2, 4]),
+                    boundary=dict(points=5)))
 
 # %% ../../nbs/63_study.steps.ipynb #1d3fc19a
 def _filled(asked, fill):
@@ -133,8 +136,8 @@ class Bench:
     @cached_property
     def domains(self): return self.asked.domain_images()
 
-# %% ../../nbs/63_study.steps.ipynb #9da9d9a7
-TRAINING = 'data data_args size n_train n_probe seed crop flip bs lr recipe'.split() # fields that every network depends on
+# %% ../../nbs/63_study.steps.ipynb #de52f7f5
+TRAINING = 'data data_args size n_train n_probe seed crop flip bs lr recipe'.split() # matter to every network
 TEACHING = 'teacher teacher_args teacher_weights teacher_epochs jitter teacher_crop teacher_data'.split()
 LEARNING = 'student student_args objectives epochs'.split()
 
@@ -146,7 +149,7 @@ def training_key(
     "What a network of a study depends on."
     return fingerprint({k: telling(getattr(study, k)) for k in [*TRAINING, *names]}, *more)
 
-# %% ../../nbs/63_study.steps.ipynb #1ce0c412
+# %% ../../nbs/63_study.steps.ipynb #3d3ade20
 def file_name(
     name:str, # of a network, for example `KL*`
     seed:int=0, # which of them
@@ -154,7 +157,9 @@ def file_name(
     "How a network's files are called."
     return f'{name.replace("*", "_star")}-{seed}'
 
-def _models(names, seed): return [f'models/{file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
+def _models(names, seed):
+    return [f'models/{file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
+
 def log_path(names, seed): return f'logs/{file_name("-".join(names), seed)}.csv'
 
 @patch
@@ -164,9 +169,10 @@ def teachers(self:Study) -> list: # of names
 
 def _teacher_step(study, name):
     key = training_key(study, TEACHING + ['star_args']*(name == 'T*'), name)
-    return Step(f'teacher {name}', 'teacher', key, _models([name], 0), dict(name=name), together=not study.teacher_weights)
+    together = not study.teacher_weights
+    return Step(f'teacher {name}', 'teacher', key, _models([name], 0), dict(name=name), together=together)
 
-# %% ../../nbs/63_study.steps.ipynb #a81df888
+# %% ../../nbs/63_study.steps.ipynb #ec045d9b
 FOREIGN_SEED = 1000
 
 def cohorts(
@@ -185,27 +191,32 @@ def _students_step(study, teacher, names, seed, key):
     return Step(f'students {" ".join(names)}, seed {seed}', 'students', key, files, args, [teacher.name], True)
 
 def _cohort_steps(study, teacher): # the teacher's step
-    def step(seed, names): return _students_step(study, teacher, names, seed, training_key(study, LEARNING, teacher.key, names, seed))
+    def step(seed, names):
+        key = training_key(study, LEARNING, teacher.key, names, seed)
+        return _students_step(study, teacher, names, seed, key)
+
     return [step(seed, names) for seed, names in cohorts(study, teacher.args['name']).items()]
 
-# %% ../../nbs/63_study.steps.ipynb #6c6ec896
+# %% ../../nbs/63_study.steps.ipynb #fe2f36fc
 def _limit_step(study, teacher, seed):
-    return _students_step(study, teacher, ['limit'], seed, training_key(study, [*LEARNING[:2], 'limit_args', *LEARNING[2:]], 'limit', seed))
+    key = training_key(study, [*LEARNING, 'limit_args'], 'limit', seed)
+    return _students_step(study, teacher, ['limit'], seed, key)
 
 def _other_steps(study, teacher):
     key = training_key(study, TEACHING[:3], 'random')
-    random = Step('network random', 'random', key, _models(['random'], 0), dict(teacher=teacher.files[0]), [teacher.name])
+    args = dict(teacher=teacher.files[0])
+    random = Step('network random', 'random', key, _models(['random'], 0), args, [teacher.name])
     return [random] + [_limit_step(study, teacher, seed) for seed in range(study.seeds if study.limit_args else 0)]
 
-# %% ../../nbs/63_study.steps.ipynb #00d3523a
+# %% ../../nbs/63_study.steps.ipynb #57332473
 def _probe_step(asked, name, trained):
-    key = fingerprint(name, asked.probe_args.get(name, {}), asked.domains, asked.domain_data, telling(asked.domain_args),
-                      asked.seed, name in lacking(asked), [s.key for s in trained])
+    key = fingerprint(name, asked.probe_args.get(name, {}), asked.domains, asked.domain_data,
+                      telling(asked.domain_args), asked.seed, name in lacking(asked), [s.key for s in trained])
     files = [f'probes/{name}.parquet', f'tables/{name}-values.csv', f'tables/{name}-estimates.csv']
     pictures = [f'figures/pictures-{name}.{end}' for end in ('png', 'txt') if PROBES[name].picture]
     return Step(f'probe {name}', 'probe', key, files + pictures, dict(name=name), [s.name for s in trained])
 
-# %% ../../nbs/63_study.steps.ipynb #e4e72057
+# %% ../../nbs/63_study.steps.ipynb #18c02afd
 RESULTS = ['estimates.csv', 'values.csv', 'headlines.csv', 'networks.json', 'images.csv', 'report.html']
 
 def looking_steps(
@@ -223,5 +234,6 @@ def looking_steps(
 def steps(self:Study) -> list: # of `Step`
     "All steps of the study, in order."
     teachers = [_teacher_step(self, name) for name in self.teachers()]
-    trained = teachers + [s for teacher in teachers for s in _cohort_steps(self, teacher)] + _other_steps(self, teachers[0])
+    students = [s for teacher in teachers for s in _cohort_steps(self, teacher)]
+    trained = teachers + students + _other_steps(self, teachers[0])
     return trained + looking_steps(self, trained)

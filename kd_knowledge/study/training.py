@@ -27,27 +27,28 @@ from ..probes.core import Cast
 from .config import launched, option_names, Study
 from .steps import Bench, file_name, FOREIGN_SEED, log_path, objectives_of
 
-# %% ../../nbs/64_study.training.ipynb #63c2fde5
+# %% ../../nbs/64_study.training.ipynb #e78a7e12
 def study_dls(
     study:Study, # filled
     name:str='', # of the network that will see them; only `T` is special
     seed:int=0, # of order and augmentation
 ): # fastai's DataLoaders
-    "The training and the probing images of a network. Those of `T` differ in jitter, `teacher_crop` and `teacher_data`."
+    "A network's training images, and those to probe with. `T` differs by jitter, `teacher_crop` and `teacher_data`."
     special = name == 'T'
     crop = study.teacher_crop if special and study.teacher_crop is not None else study.crop
     args = study.data_args | (study.teacher_data if special else {})
     augment = Augment(crop=(crop, 1) if crop else None, flip=study.flip, jitter=study.jitter if special else 0)
     n_train = None if 'train_groups' in args else study.n_train
-    return get_dls(study.data, bs=study.bs, size=study.size, n_train=n_train, n_valid=study.n_probe, augment=augment, seed=seed,
-                   device=study.device or None, data_seed=study.seed, **args)
+    return get_dls(study.data, bs=study.bs, size=study.size, n_train=n_train, n_valid=study.n_probe, augment=augment,
+                   seed=seed, device=study.device or None, data_seed=study.seed, **args)
 
-# %% ../../nbs/64_study.training.ipynb #8031ed78
+# %% ../../nbs/64_study.training.ipynb #9a228081
 def _network(study, name, n_classes):
     "A function that makes the network of this name, untrained."
-    if name in ('T', 'T*', 'random'):
-        return partial(create_model, study.teacher, n_classes, **study.teacher_args | (study.star_args if name == 'T*' else {}))
-    return partial(create_model, study.student, n_classes, **study.student_args | (study.limit_args if name == 'limit' else {}))
+    special = {'T*': study.star_args, 'limit': study.limit_args}.get(name, {})
+    teaches = name in ('T', 'T*', 'random')
+    network, args = (study.teacher, study.teacher_args) if teaches else (study.student, study.student_args)
+    return partial(create_model, network, n_classes, **args | special)
 
 def is_file(
     network:str, # as an option names it
@@ -70,7 +71,8 @@ def new_network(
     role = 'teacher' if name == 'T' else 'student'
     kwargs = {'T*': 'star_args', 'limit': 'limit_args'}.get(name, f'{role}_args')
     with option_names(role, name=role, kwargs=kwargs, path='teacher_weights'):
-        return _finished_teacher(study, n_classes) if name == 'T' and study.teacher_weights else _network(study, name, n_classes)()
+        if name == 'T' and study.teacher_weights: return _finished_teacher(study, n_classes)
+        return _network(study, name, n_classes)()
 
 # %% ../../nbs/64_study.training.ipynb #65486deb
 class _Bar(Callback):
@@ -119,13 +121,13 @@ def train_teacher(
     _fit(learn, study, study.teacher_epochs, f'training {name}')
     if launched()[0] == 0: _save(bench, learn.students['T'], name)
 
-# %% ../../nbs/64_study.training.ipynb #3c43449a
+# %% ../../nbs/64_study.training.ipynb #0501efeb
 def _learner(bench, teacher, names, seed):
     study = bench.asked
     dls, objectives = study_dls(study, names[0], study.seed + seed + 1), objectives_of(study)
     students = {name: objectives.get(name.rstrip('*')) for name in names}
-    return distill_learner(dls, load_model(bench.run/teacher).to(dls.device), students, student=_network(study, names[0], dls.c),
-                           seed=study.seed + seed + 1, **optimiser(study))
+    network, teacher = _network(study, names[0], dls.c), load_model(bench.run/teacher).to(dls.device)
+    return distill_learner(dls, teacher, students, student=network, seed=study.seed + seed + 1, **optimiser(study))
 
 def train_students(
     bench:Bench, # of a study
@@ -149,7 +151,7 @@ def make_random(
     recipe, seed = load_model(bench.run/teacher).recipe, bench.asked.seed + FOREIGN_SEED
     _save(bench, create_model(recipe['name'], recipe['n_classes'], seed=seed, **recipe['kwargs']).eval(), 'random')
 
-# %% ../../nbs/64_study.training.ipynb #008d29a3
+# %% ../../nbs/64_study.training.ipynb #c458ba59
 @patch
 def cast(self:Study,
     folder, # the run folder, all networks trained
@@ -159,7 +161,8 @@ def cast(self:Study,
     stars = ['', '*'][:len(self.teachers())]
     students = dict(Ind=[load('Ind', s) for s in range(self.independent_seeds)])
     students |= {k + star: [load(k + star, s) for s in range(self.seeds)] for star in stars for k in self.objectives}
-    others = {name: load(name) for name in self.teachers()[1:]} | dict(foreign=load('foreign', FOREIGN_SEED), random=load('random'))
+    others = {name: load(name) for name in self.teachers()[1:]}
+    others |= dict(foreign=load('foreign', FOREIGN_SEED), random=load('random'))
     if self.limit_args: others['limit'] = [load('limit', s) for s in range(self.seeds)]
     return Cast(load('T'), students, others)
 

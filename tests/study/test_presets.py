@@ -83,12 +83,21 @@ def learners(asked):
     if sum(p.numel() for p in student.parameters()) < LARGE:
         with redirect_stdout(StringIO()): teacher, learn = untrained_learners(asked)
         assert learn.dls.c == teacher.dls.c and set(learn.students) == {'Ind', *asked.objectives}
+        del teacher  # it holds a copy of T
+        gc.collect()
         yield learn
         return
     dls = study_dls(asked, '', asked.seed)
     teacher, student = new_network(asked, 'T', dls.c), new_network(asked, 'Ind', dls.c)
     for name, objective in dict(Ind=None, **objectives_of(asked)).items():
         with redirect_stdout(StringIO()): yield distill_learner(dls, teacher, {name: objective}, student=lambda: student)
+
+
+@pytest.fixture(autouse=True)
+def freed():
+    "The networks of a test, which hold each other, are gone before the next."
+    yield
+    gc.collect()
 
 
 def few(net): return [p.detach().flatten()[:1000].clone() for p in net.parameters()]
@@ -113,9 +122,7 @@ def test_a_preset_works(small, name):
         trained |= set(learn.students)
         teacher, students, images = learn.cohort.teacher, list(learn.students.values()), learn.dls.valid_ds
     assert trained == {'Ind', *asked.objectives}
-    learn.opt = None
     try_probes(asked, probes.Cast(teacher or students[0], dict(Ind=students[0], S=students[-1])), images)
-    gc.collect()
 
 
 def test_what_presets_need():
