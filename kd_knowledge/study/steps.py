@@ -113,7 +113,7 @@ def filled(self:Probing) -> Probing:
 class Step:
     "One piece of a study: it writes its files, then it is recorded."
     name:str # unique in the study, for example `teacher T`
-    kind:str # which work, a key of `KINDS`
+    kind:str # which work, a key of `WORK`
     key:str # fingerprint of all that it depends on
     files:list # what it writes, relative to the run folder
     args:dict = field(default_factory=dict) # arguments of the work, as JSON can hold them

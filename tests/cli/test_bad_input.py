@@ -13,7 +13,8 @@ from kd_knowledge import cli, data, distillation, models, probes
 from kd_knowledge.core import KDError, require
 from kd_knowledge.study.run import Study
 
-TINY = dict(n_train=64, n_probe=32, teacher_args=dict(width=4), student_args=dict(width=4), teacher_epochs=1, epochs=1, workers=1, device='cpu')
+TINY = dict(n_train=64, n_probe=32, teacher_args=dict(width=4), student_args=dict(width=4), teacher_epochs=1, epochs=1,
+            workers=1, device='cpu')
 RUN = 'import sys; from kd_knowledge.cli import {0}; sys.exit({0}(sys.argv[1:]))'
 
 
@@ -34,24 +35,33 @@ def small(n_classes, seed, **kwargs): return models.create_model('resnet_small',
 def bad(tmp_path_factory):
     "A folder with networks, images, configs and run folders, most of which are wrong in one way."
     top = tmp_path_factory.mktemp('bad')
-    for name, n in dict(ten=10, other=10, five=5, two=2, cut=10, mixed=10, pickled=10).items(): models.save_model(small(n, len(name)), top/'nets'/name)
-    cut = top/'nets'/'cut.safetensors'; cut.write_bytes(cut.read_bytes()[:-400])
+    for name, n in dict(ten=10, other=10, five=5, two=2, cut=10, mixed=10, pickled=10).items():
+        models.save_model(small(n, len(name)), top/'nets'/name)
+    cut = top/'nets'/'cut.safetensors'
+    cut.write_bytes(cut.read_bytes()[:-400])
     models.save_model(models.create_model('mnist_cnn', 10, seed=0), top/'nets'/'cnn')
     (top/'nets'/'mixed.json').write_bytes((top/'nets'/'cnn.json').read_bytes())
     torch.save(small(10, 0).state_dict(), top/'nets'/'pickled.safetensors')
     torch.save(small(10, 0), top/'nets'/'whole.pth')
-    models.save_model(small(10, 0), top/'nets'/'alone'); (top/'nets'/'alone.json').unlink()
+    models.save_model(small(10, 0), top/'nets'/'alone')
+    (top/'nets'/'alone.json').unlink()
     (top/'empty').mkdir()
-    classes(top/'one class', ['cat']); classes(top/'two', ['cat', 'dog'], 10); classes(top/'hollow', ['cat', 'dog']); (top/'hollow'/'fox').mkdir()
+    classes(top/'one class', ['cat'])
+    classes(top/'two', ['cat', 'dog'], 10)
+    classes(top/'hollow', ['cat', 'dog'])
+    (top/'hollow'/'fox').mkdir()
     classes(top/'corrupt', ['cat', 'dog'], 10)
     for name in ('cat', 'dog'):
         for p in (top/'corrupt'/name).iterdir(): p.write_bytes(p.read_bytes()[:200])
     for i in range(3): photo(top/'flat'/f'{i}.jpg', i)
-    for name, text in dict(unknown='data: shapes\nepoch: 3\n', broken='data: [shapes\n', words='just words\n', typed='epochs: many\n', nan='lr: .nan\n').items():
+    texts = dict(unknown='data: shapes\nepoch: 3\n', broken='data: [shapes\n', words='just words\n', typed='epochs: many\n', nan='lr: .nan\n')
+    for name, text in texts.items():
         (top/f'{name}.yaml').write_text(text)
     (top/'a file').write_text('mine\n')
     held = Study(**TINY, out=str(top/'held')).check().filled()
-    (top/'held').mkdir(); (top/'held'/'config.yaml').write_text(yaml.safe_dump(asdict(held), sort_keys=False)); (top/'held'/'report.html').write_text('kept')
+    (top/'held').mkdir()
+    (top/'held'/'config.yaml').write_text(yaml.safe_dump(asdict(held), sort_keys=False))
+    (top/'held'/'report.html').write_text('kept')
     return top
 
 
@@ -171,7 +181,8 @@ def test_kd_study(case, bad, capsys, monkeypatch):
     assert fix in refuse(cli.kd_study, arguments(options), 'kd_study', names, capsys, bad, monkeypatch)
 
 
-GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/ten', 'nets/other'], data='shapes', size=32, n=16, bs=16, device='cpu')
+GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/ten', 'nets/other'], data='shapes', size=32,
+             n=16, bs=16, device='cpu')
 PROBE = { # as above
     'no teacher': (dict(teacher=None), 'teacher', 'taught'),
     'no students': (dict(students=None), 'students', 'at least one'),
@@ -210,12 +221,14 @@ def test_kd_probe(case, bad, capsys, monkeypatch):
 
 def pixels(n=2): return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 def with_nan():
-    x = pixels(); x[1, 2, 3, 4] = torch.nan
+    x = pixels()
+    x[1, 2, 3, 4] = torch.nan
     return x
 def cast(): return probes.Cast(small(10, 0), dict(Ind=[small(10, 1)], KL=[small(10, 2)]))
 def dls(): return data.get_dls(n_train=16, n_valid=8, bs=8, device='cpu')
 def wrong_labels():
-    made = dls(); made.train_ds.y = made.train_ds.y + 3
+    made = dls()
+    made.train_ds.y = made.train_ds.y + 3
     return made
 Y = torch.tensor([0, 1])
 
@@ -257,7 +270,8 @@ def test_functions(case):
     assert '\n' not in str(e.value)
 
 
-FRESH = [('kd_study', dict(data='shpes'), 'data'), ('kd_study', dict(probe_args=dict(adversarial=dict(eps=8))), 'eps'), ('kd_probe', dict(teacher='nets/cut'), 'teacher')]
+FRESH = [('kd_study', dict(data='shpes'), 'data'), ('kd_study', dict(probe_args=dict(adversarial=dict(eps=8))), 'eps'),
+         ('kd_probe', dict(teacher='nets/cut'), 'teacher')]
 
 
 @pytest.mark.parametrize('command,more,names', FRESH, ids=['data set', 'epsilon', 'network'])

@@ -52,7 +52,8 @@ def photographs(tmp_path_factory):
         patches = [(y, x) for y in range(0, 427 - 60, 60) for x in range(0, 640 - 60, 60)]
         for i, (y, x) in enumerate(patches):
             place = top/'classes'/('valid' if i % 4 == 0 else 'train')/name/f'{i:02d}.jpg'
-            place.parent.mkdir(parents=True, exist_ok=True); (top/'flat').mkdir(exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (top/'flat').mkdir(exist_ok=True)
             patch = Image.fromarray(whole[y:y + 64, x:x + 72])
             patch.save(place, quality=90)
             if i % 6 == 0: patch.save(top/'flat'/f'{name}-{i:02d}.jpg', quality=90)

@@ -10,7 +10,9 @@ from safetensors.torch import load_file
 from kd_knowledge.study.processes import start_processes
 from kd_knowledge.cli import kd_study
 
-TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03, probe_args='{adversarial: {eps: 0.1}}', device='cpu')
+TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}',
+            student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03,
+            probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
 KILLER = r'''
 "Run a study through, then again with kills. This process imports everything and computes nothing; each run is a fork of it."
