@@ -54,10 +54,12 @@ def written_out(x, points, margin=.1):
     "Points of the plane as lists of numbers, and whether each lies in the triangle by the signs of three areas."
     a, b, c = (image.flatten().double().tolist() for image in x)
     first, second = [q - p for p, q in zip(a, b)], [q - p for p, q in zip(a, c)]
-    width = math.sqrt(dot(first, first)); e1 = [v/width for v in first]
+    width = math.sqrt(dot(first, first))
+    e1 = [v/width for v in first]
     along = dot(e1, second)
     rest = [v - along*e for v, e in zip(second, e1)]
-    height = math.sqrt(dot(rest, rest)); e2 = [v/height for v in rest]
+    height = math.sqrt(dot(rest, rest))
+    e2 = [v/height for v in rest]
     corners = [(0., 0.), (width, 0.), (along, height)]
     ranges = [(min(v) - margin*(max(v) - min(v)), max(v) + margin*(max(v) - min(v))) for v in zip(*corners)]
     us, vs = ([low + i*(high - low)/(points - 1) for i in range(points)] for low, high in ranges)
@@ -150,7 +152,9 @@ class Fails(AsDouble):
 def test_nothing_is_left(monkeypatch):
     import matplotlib.pyplot as plt
     cast, images = some_cast(), some_images()
-    cast.networks[1].net.eval(); cast.networks[2].net.net[6].weight.requires_grad_(False); cast.teacher.net[1].eval()
+    cast.networks[1].net.eval()
+    cast.networks[2].net.net[6].weight.requires_grad_(False)
+    cast.teacher.net[1].eval()
     before = [left_on(m.net) for m in cast.networks]
     boundary(cast, images, planes=2, points=3)
     axes = plot_plane(cast, images, (3, 4, 5), points=5, models=['KL'])

@@ -12,12 +12,16 @@ from kd_knowledge.probes import Cast, calibration, ece, estimate, fidelity, kapp
 
 class Says(nn.Module):
     "A network that gives to each image the logits that were written for it; an image is known by its first pixel."
-    def __init__(self, logits): super().__init__(); self.logits = nn.Parameter(torch.as_tensor(logits).float()); self.recipe = dict(n_classes=self.logits.shape[1])
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.as_tensor(logits).float())
+        self.recipe = dict(n_classes=self.logits.shape[1])
     def forward(self, x): return self.logits[(x[:, 0, 0, 0]*255).round().long()]
 
 
 def numbered(y):
-    x = torch.zeros(len(y), 3, 8, 8).byte(); x[:, 0, 0, 0] = torch.arange(len(y)).byte()
+    x = torch.zeros(len(y), 3, 8, 8).byte()
+    x[:, 0, 0, 0] = torch.arange(len(y)).byte()
     return Images(x, torch.as_tensor(y), list('abc'), 8)
 
 
@@ -47,7 +51,8 @@ def test_kappa_by_hand():
 @pytest.mark.parametrize('seed', range(5))
 def test_kappa_is_cohens(seed):
     rng = np.random.default_rng(seed)
-    a = rng.random(300) < .7; b = np.where(rng.random(300) < .5, a, rng.random(300) < .6)
+    a = rng.random(300) < .7
+    b = np.where(rng.random(300) < .5, a, rng.random(300) < .6)
     assert kappa(a, b) == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
     assert kappa(a, b) == kappa(b, a) and kappa(a, a) == pytest.approx(1)
 
@@ -93,7 +98,8 @@ def test_fidelity_by_hand():
     rows = fidelity(cast, numbered(y))
     agreed = lambda condition: values(rows, metric='agreement', model='Ind', condition=condition)
     assert agreed('all') == {0: 1, 1: 0, 2: 1, 3: 0} and agreed('teacher right') == {0: 1, 1: 0} and agreed('teacher wrong') == {2: 1, 3: 0}
-    e2 = np.exp(2); p = np.array([e2, 1, 1])/(e2 + 2)
+    e2 = np.exp(2)
+    p = np.array([e2, 1, 1])/(e2 + 2)
     assert values(rows, metric='KL', model='flat', condition='all')[0] == pytest.approx((p*np.log(3*p)).sum(), abs=1e-6)
     assert values(rows, metric='KL', model='Ind', condition='all')[1] == pytest.approx(2*(p[0] - p[1]), abs=1e-6)
     # right: teacher 1 1 0 0, student 1 0 0 1: c = .5, e = .5
@@ -165,5 +171,8 @@ def test_one_pass():
     cast, images = some_cast()
     calls = []
     handles = [m.net.register_forward_hook(lambda *a: calls.append(1)) for m in cast.networks]
-    fidelity(cast, images); calibration(cast, images); plot_reliability(cast, images); cast.accuracy(images)
+    fidelity(cast, images)
+    calibration(cast, images)
+    plot_reliability(cast, images)
+    cast.accuracy(images)
     assert len(calls) == 6 and [h.remove() for h in handles]

@@ -11,7 +11,7 @@ from kd_knowledge.core import KDError
 from kd_knowledge.data import Images
 from kd_knowledge.models import anatomy, create_model, taps
 from kd_knowledge.probes import Cast, estimate, summary
-from kd_knowledge.probes.representation import _split, cka, cka_matrices, corresponding, plot_cka, representation
+from kd_knowledge.probes.representation import _batches, cka, cka_matrices, corresponding, plot_cka, representation
 
 
 def hsic(x, y):
@@ -84,11 +84,13 @@ def test_invariances():
 def test_streaming_equals_a_plain_loop_over_the_same_batches():
     cast, images = some_cast(), some_images(210)
     found, rows = cka_matrices(cast, images), representation(cast, images)
-    batches = _split(210, 256, 12, 0)
+    batches = _batches(210, 256, 12, 0)
     assert [len(b) for b in batches] == [70]*3
     with cast.run(), torch.no_grad():
         def read(net, idxs):
-            with taps(net, *anatomy(net).layers.values()) as seen: net(images.pixels(idxs)); return list(seen.values())
+            with taps(net, *anatomy(net).layers.values()) as seen:
+                net(images.pixels(idxs))
+                return list(seen.values())
         for m in cast.networks:
             cross = own = mine = 0
             for idxs in batches:
@@ -124,7 +126,7 @@ def test_rows():
 @pytest.mark.parametrize('n', [4, 5, 63, 64, 127, 128, 300, 1000, 3001])
 @pytest.mark.parametrize('bs', [4, 7, 64, 256])
 def test_no_batch_is_too_small(n, bs):
-    parts = _split(n, bs, 12, 0)
+    parts = _batches(n, bs, 12, 0)
     sizes = [len(p) for p in parts]
     assert torch.equal(torch.cat(parts).sort().values, torch.arange(n))
     assert min(sizes) >= min(4, n) and max(sizes) - min(sizes) <= 1
@@ -179,7 +181,8 @@ def left_on(net):
 @pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()], ids=['success', 'error', 'interrupt'])
 def test_nothing_is_left(error):
     cast = Cast(Fails(small(0), None, -1), dict(Ind=[Fails(small(1), None, -1)], KL=[Fails(small(2), error, 3 if error else -1)]))
-    cast.networks[1].net.eval(); next(cast.networks[2].net.parameters()).requires_grad_(False)
+    cast.networks[1].net.eval()
+    next(cast.networks[2].net.parameters()).requires_grad_(False)
     before, images = [left_on(m.net) for m in cast.networks], some_images(200)
     if error is None: representation(cast, images)
     else:
@@ -194,7 +197,9 @@ def test_memory_does_not_grow_with_the_images():
     pixels = images.pixels
     def counted(*args):
         calls.append(args)
-        if len(calls) in (2, 12): gc.collect(); alive.append(sum(o.numel() for o in gc.get_objects() if type(o) is torch.Tensor))
+        if len(calls) in (2, 12):
+            gc.collect()
+            alive.append(sum(o.numel() for o in gc.get_objects() if type(o) is torch.Tensor))
         return pixels(*args)
     images.pixels = counted
     cka_matrices(cast, images)
@@ -213,10 +218,13 @@ def test_costs_little_beside_the_forward_passes(capsys):
     cast, images = Cast(small(0, 32, 3), dict(Ind=small(1, 16, 3), KL=small(2, 16, 3))), some_images(168, 32)
     def forwards():
         with cast.run(), torch.inference_mode():
-            for idxs in _split(len(images), 256, 12, 0):
+            for idxs in _batches(len(images), 256, 12, 0):
                 x = images.pixels(idxs)
                 for m in cast.networks: m.net(x)
-    def seconds(f): start = time.process_time(); f(); return time.process_time() - start
+    def seconds(f):
+        start = time.process_time()
+        f()
+        return time.process_time() - start
     plain, ours = (min(seconds(f) for _ in range(3)) for f in (forwards, lambda: representation(cast, images)))
     with capsys.disabled(): print(f'\nCKA of three networks: {ours/plain:.2f} x the forward passes alone')
     assert ours < 2.5*plain

@@ -1,160 +1,20 @@
-"Consensus, 16-class decisions, shape bias and groups, each worked out one image at a time."
+"Shape bias and groups, each worked out one image at a time."
 import inspect
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from matplotlib import pyplot as plt
-from torch import nn
 
 from tests.common import says
-from kd_knowledge import bias, domains
-from kd_knowledge.probes.bias import group_bias, group_gap, group_table, plot_groups, plot_shape_bias, shape_bias, shape_bias_by_class
-from kd_knowledge.core import KDError
-from kd_knowledge.data import SIXTEEN, Images, get_images
-from kd_knowledge.probes.domains import consensus, decisions, domain_table, plot_consensus
-from kd_knowledge.probes import COLUMNS, Cast, estimate, summary
+from tests.probes.common import a_cast, answer, answering, numbered, Says
+from kd_knowledge.data import get_images, SIXTEEN
+from kd_knowledge.probes import bias, Cast, domains, estimate, summary
+from kd_knowledge.probes.bias import (group_bias, group_gap, group_table, plot_groups, plot_shape_bias, shape_bias,
+    shape_bias_by_class)
+from kd_knowledge.probes.domains import consensus
 
-
-class Says(nn.Module):
-    "Reads a number off the first pixel and gives the row of `logits` with that number."
-    def __init__(self, logits): super().__init__(); self.logits, self.recipe = nn.Parameter(logits.float()), dict(n_classes=logits.shape[1])
-
-    def forward(self, x):
-        low, high = (255*x[:, :2, 0, 0]).round().long().T
-        return self.logits[low + 256*high]
-
-
-def numbered(y, start=0, classes=3, vocab=None, **known):
-    "Images with the numbers `start`, `start` + 1, ... in their first pixels."
-    x, i = torch.zeros(len(y), 3, 8, 8).byte(), torch.arange(start, start + len(y))
-    x[:, 0, 0, 0], x[:, 1, 0, 0] = i % 256, i//256
-    return Images(x, y, vocab or [f'class {k}' for k in range(classes)], 8, **known)
-
-
-def answering(answers, classes=3): return Says(F.one_hot(torch.as_tensor(answers), classes))
-
-
-def a_cast(n, classes=3, logits=None):
-    "A teacher, two independent and two distilled students and a foreign network that answer n images by lot."
-    make = lambda seed: Says(torch.randn(n, logits or classes, generator=torch.Generator().manual_seed(seed)))
-    return Cast(make(0), dict(Ind=[make(1), make(2)], KL=[make(3), make(4)]), dict(foreign=make(5)))
-
-
-def answer(member, i): return member.net.logits[i].argmax().item()
-
-
-# decisions
-
-def loop(logits, vocab):
-    "Geirhos 2018, one image and one class at a time."
-    out = []
-    for z in logits.double():
-        p = (z - z.max()).exp(); p = p/p.sum()
-        means = [sum(p[i].item() for i in SIXTEEN[name])/len(SIXTEEN[name]) for name in vocab]
-        out.append(means.index(max(means)))
-    return out
-
-
-@pytest.mark.parametrize('turn', [0, 5])
-def test_sixteen_classes_as_a_loop(turn):
-    vocab = list(SIXTEEN)[turn:] + list(SIXTEEN)[:turn]
-    logits = 3*torch.randn(60, 1000, generator=torch.Generator().manual_seed(0))
-    found = decisions(logits, numbered([0]*60, vocab=vocab))
-    assert found.tolist() == loop(logits, vocab) and len(set(found.tolist())) > 5
-    assert decisions(logits.half(), numbered([0]*60, vocab=vocab)).shape == (60,)
-
-
-def test_decisions_in_the_networks_own_classes():
-    logits = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
-    assert decisions(logits, numbered([0]*20, vocab=list(SIXTEEN))).equal(logits.argmax(1))
-    assert decisions(torch.eye(1000)[:7], numbered([0]*7, classes=1000)).tolist() == list(range(7))
-
-
-@pytest.mark.parametrize('n, vocab', [(10, list(SIXTEEN)), (1000, list(SIXTEEN)[:15]), (1000, list(SIXTEEN)[:15] + ['zebra']), (3, ['unlabelled'])])
-def test_classes_that_fit_nothing_are_told(n, vocab):
-    says(lambda: decisions(torch.randn(2, n), numbered([0, 0], vocab=vocab)), 'images', f'{len(vocab)} classes', str(n))
-
-
-# consensus
-
-def test_consensus_by_hand():
-    "Every value of the table, worked out for one image at a time."
-    seen, sketch = numbered([0, 1, 2]*4), numbered([2, 1, 0]*3, start=12)
-    cast = a_cast(21)
-    rows = consensus(cast, seen, {'sketch': sketch}, bs=5)
-    assert list(rows.columns) == COLUMNS and set(rows.probe) == {'domains'}
-    assert list(rows.condition.unique()) == ['seen', 'sketch'] and list(rows.metric.unique()) == ['consensus', 'accuracy']
-    assert len(rows) == 21*(5 + 6)
-    nets, start = {(m.model, m.seed): m for m in cast.networks}, dict(seen=0, sketch=12)
-    for r in rows.itertuples():
-        i = start[r.condition] + r.sample
-        told = answer(nets['T', 0], i) if r.metric == 'consensus' else dict(seen=seen, sketch=sketch)[r.condition].y[r.sample]
-        assert r.value == (answer(nets[r.model, r.seed], i) == told)
-    assert not ((rows.metric == 'consensus') & (rows.role == 'teacher')).any()
-
-
-def test_order_of_conditions_and_batch_size():
-    names = 'sketch stylized silhouette edge'.split() + ['cue conflict', 'grey']
-    cast, sets = a_cast(30), {name: numbered([0, 1], start=4 + 2*i) for i, name in enumerate(names)}
-    rows = consensus(cast, numbered([0, 1, 2, 0]), sets)
-    assert list(rows.condition.unique()) == ['seen', *names]
-    assert list(estimate(rows).condition.unique()) == ['seen', *names]
-    assert consensus(cast, numbered([0, 1, 2, 0]), sets, bs=1).equals(rows)
-    assert list(domain_table(summary(rows)).columns) == ['seen', *names]
-    assert consensus(cast, numbered([0, 1]), {}).condition.unique().tolist() == ['seen']
-
-
-def test_a_twin_agrees_everywhere():
-    cast = a_cast(10)
-    rows = consensus(Cast(cast.teacher, dict(Ind=cast.of('Ind')[0].net, twin=cast.teacher)), numbered([0]*10), {'x': numbered([0]*4, start=6)})
-    assert rows[(rows.model == 'twin') & (rows.metric == 'consensus')].value.eq(1).all()
-
-
-def test_domains_with_other_classes():
-    "Consensus on the networks' own 1000 classes, accuracy among the 16, and no accuracy without labels."
-    cast = a_cast(20, logits=1000)
-    seen, broad, blank = numbered(range(8), classes=1000), numbered(range(8), start=8, vocab=list(SIXTEEN)), numbered([0]*4, start=16, vocab=['unlabelled'])
-    rows = consensus(cast, seen, dict(broad=broad, blank=blank))
-    assert set(rows[rows.condition == 'blank'].metric) == {'consensus'}
-    part = rows[(rows.condition == 'broad') & (rows.model == 'KL') & (rows.seed == 0)].set_index('metric').value
-    mine, teacher = (m.net.logits[8:16].detach() for m in (cast.of('KL')[0], cast.of('T')[0]))
-    assert part['consensus'].tolist() == (mine.argmax(1) == teacher.argmax(1)).float().tolist()
-    assert part['accuracy'].tolist() == [float(a == b) for a, b in zip(loop(mine, broad.vocab), range(8))]
-    estimate(rows)
-
-
-def test_bad_domains_are_told():
-    cast, seen = a_cast(6), numbered([0, 1, 2])
-    says(lambda: consensus(cast, seen, dict(seen=seen)), 'domains', 'another name')
-    says(lambda: consensus(cast, seen, [seen]), 'domains', 'list')
-    says(lambda: consensus(cast, seen, None), 'domains')
-    says(lambda: consensus(cast, seen, dict(a=numbered([0], vocab=seen.vocab[::-1]))), "'a'", 'another order')
-    says(lambda: consensus(cast, seen, {}, bs=0), 'bs')
-
-
-def test_domain_table():
-    rows = [('domains', c, 'accuracy', m, 'student', s, v, 9) for c, m, s, v in
-            [('orig', 'T', 0, .5), ('orig', 'KL', 0, .7), ('orig', 'KL', 1, .8), ('Color', 'T', 0, .25), ('Color', 'KL', 0, .1), ('Color', 'KL', 1, .1)]]
-    found = domain_table(pd.DataFrame(rows, columns=[*COLUMNS[:6], 'value', 'n']))
-    assert found.to_dict() == dict(orig=dict(T='50.00', KL='75.00 ± 5.00'), Color=dict(T='25.00', KL='10.00 ± 0.00'))
-    says(lambda: domain_table(pd.DataFrame(rows, columns=[*COLUMNS[:6], 'value', 'n']), 'consensus'), 'metric', 'consensus')
-
-
-def test_the_picture_of_rows_and_of_estimates():
-    rows = consensus(a_cast(30), numbered([0, 1, 2]*5), dict(sketch=numbered([0, 1, 2]*5, start=15)))
-    for given in (rows, estimate(rows)):
-        ax = plt.subplots()[1]
-        assert plot_consensus(given, ax=ax) is ax
-        assert [t.get_text() for t in ax.get_xticklabels()] == ['seen', 'sketch'] and 'consensus' in ax.get_ylabel()
-    says(lambda: plot_consensus(estimate(rows), 'kappa'), 'metric')
-    plt.close('all')
-
-
-# shape bias
 
 def test_shape_bias_by_hand():
     y, texture = torch.tensor([0, 0, 1, 2]*10), torch.tensor([1, 0, 2, 0]*10)
@@ -236,8 +96,6 @@ def test_shape_bias_by_class():
     says(lambda: shape_bias_by_class(rows[:0], images), 'shape_bias')
 
 
-# groups
-
 def test_group_bias_by_hand():
     groups = torch.tensor([3, 0, 3, 1]*6)
     images, cast = numbered([0, 1, 2]*8, groups=groups, group_vocab=['a', 'b', 'nobody', 'd']), a_cast(24)
@@ -294,7 +152,9 @@ def test_networks_are_left_as_they_were():
     cast = a_cast(12)
     for m in cast.networks[::2]: m.net.train()
     before = [(m.net.training, m.net.logits.requires_grad, len(m.net._forward_hooks)) for m in cast.networks]
-    consensus(cast, images, {}); shape_bias(cast, images); group_bias(cast, images)
+    consensus(cast, images, {})
+    shape_bias(cast, images)
+    group_bias(cast, images)
     assert before == [(m.net.training, m.net.logits.requires_grad, len(m.net._forward_hooks)) for m in cast.networks]
     assert len(cast._logits) == 1
 
