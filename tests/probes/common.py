@@ -1,6 +1,6 @@
 "What the tests of several probes share: small networks, images, casts, and networks that look their answers up."
-import torch.nn.functional as F
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from kd_knowledge.data import Images
@@ -10,20 +10,32 @@ from kd_knowledge.probes import Cast
 
 def small_cnn(seed, classes=4):
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(inplace=True),
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.5), nn.Linear(8, classes))
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 8, 3, 2, 1),
+                        nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.5),
+                        nn.Linear(8, classes))
     x = F.interpolate(torch.rand(50, 3, 4, 4), 16, mode='bilinear')
-    with frozen(net), torch.no_grad(): net[8].bias -= net(x).mean(0)  # so that it does not give one answer to everything
+    with frozen(net), torch.no_grad(): net[8].bias -= net(x).mean(0)  # lest it give one answer to everything
     return net
 
 
 def some_images(n=50, size=16, classes=4, seed=0):
     g = torch.Generator().manual_seed(seed)
     x = F.interpolate(torch.rand(n, 3, 4, 4, generator=g), size, mode='bilinear').mul(255).byte()
-    return Images(x, torch.arange(n) % classes, [str(i) for i in range(classes)], size, masks=torch.rand(n, size, size, generator=g) < .3)
+    vocab, masks = [str(i) for i in range(classes)], torch.rand(n, size, size, generator=g) < .3
+    return Images(x, torch.arange(n) % classes, vocab, size, masks=masks)
 
 
-def some_cast(make=small_cnn): return Cast(make(0), dict(Ind=[make(1), make(2)], KL=[make(3), make(4)]), dict(foreign=make(5)))
+def some_cast(make=small_cnn):
+    return Cast(make(0), dict(Ind=[make(1), make(2)], KL=[make(3), make(4)]), dict(foreign=make(5)))
+
+
+def left_on(net):
+    "Hooks, modes, in-place flags, gradients and versions of the weights, and the buffers."
+    kinds = '_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks'
+    hooks = [sum(len(getattr(m, kind)) for kind in kinds) for m in net.modules()]
+    modes = [(m.training, getattr(m, 'inplace', None)) for m in net.modules()]
+    weights = [(p.requires_grad, p.grad is None, p._version) for p in net.parameters()]
+    return hooks, modes, weights, [b.clone().tolist() for b in net.buffers()]
 
 
 class Says(nn.Module):

@@ -1,7 +1,7 @@
 "Iterative FGSM against a loop written out; who is fooled, worked out image by image."
-import torch.nn.functional as F
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision import models as tv
 
 from tests.probes.common import small_cnn, some_cast, some_images
@@ -47,7 +47,8 @@ def test_fgsm_stays_in_its_bounds(eps):
     check_pixels(moved)
 
 
-@pytest.mark.parametrize('bad', [dict(eps=8), dict(eps=0), dict(eps=-.1), dict(eps=float('nan')), dict(steps=0), dict(alpha=-1.)])
+@pytest.mark.parametrize('bad', [
+    dict(eps=8), dict(eps=0), dict(eps=-.1), dict(eps=float('nan')), dict(steps=0), dict(alpha=-1.)])
 def test_bad_attacks_are_told(bad):
     with pytest.raises(KDError) as e: adversarial(some_cast(), some_images(), **bad)
     assert str(e.value).startswith(next(iter(bad))) and '\n' not in str(e.value)
@@ -76,10 +77,12 @@ def test_fooling_by_hand():
                 fooled = answer(attacked, moved) != answer(attacked, x)
                 assert here[(here.metric == 'fooling rate') & (here['sample'] == i)].value.tolist() == [fooled]
                 for m in cast.networks:
-                    mine = here[(here.model == m.model) & (here.seed == m.seed) & (here['sample'] == i)].set_index('metric').value
+                    mine = here[(here.model == m.model) & (here.seed == m.seed) & (here['sample'] == i)]
+                    mine = mine.set_index('metric').value
                     if m is attacked or not fooled: assert 'fooled' not in mine
                     else:
                         assert mine['fooled'] == (answer(m, moved) != answer(m, x))
                         if 'fooled, correct' in mine:
                             both = answer(m, x) == y and answer(cast.of('T')[0], x) == y
-                            assert mine['fooled, correct'] == mine['fooled'] if both else mine['fooled, correct'] != mine['fooled, correct']
+                            strict = mine['fooled, correct']
+                            assert strict == mine['fooled'] if both else strict != strict

@@ -1,5 +1,6 @@
 "What holds of every probe of maps and pixels: batches, twins, memory, and nothing left on a network."
 import gc
+from functools import partial
 
 import psutil
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from torchvision import models as tv
 
 from tests.common import Fails
-from tests.probes.common import small_cnn, some_cast, some_images
+from tests.probes.common import left_on, small_cnn, some_cast, some_images
 from kd_knowledge.core import KDError
 from kd_knowledge.models import create_model
 from kd_knowledge.probes import Cast, estimate
@@ -16,15 +17,10 @@ from kd_knowledge.probes.adversarial import adversarial
 from kd_knowledge.probes.invariance import colour_invariance, crop_invariance, invariance, shift_invariance
 from kd_knowledge.probes.localization import localization
 
-
-PROBES = dict(localization=localization, integrated=lambda *a, **k: localization(*a, method='IntegratedGradients', n_steps=3, **k),
-              adversarial=lambda *a, **k: adversarial(*a, eps=16/255, **k), colour=colour_invariance, crop=crop_invariance, shift=shift_invariance)
-
-
-def left_on(net):
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) + len(m._backward_pre_hooks) for m in net.modules()]
-    return hooks, [(m.training, getattr(m, 'inplace', None)) for m in net.modules()], [(p.requires_grad, p.grad is None, p._version) for p in net.parameters()], \
-        [b.clone().tolist() for b in net.buffers()]
+PROBES = dict(
+    localization=localization, integrated=partial(localization, method='IntegratedGradients', n_steps=3),
+    adversarial=partial(adversarial, eps=16/255), colour=colour_invariance, crop=crop_invariance,
+    shift=shift_invariance)
 
 
 def test_own_student_and_order():
@@ -43,15 +39,18 @@ def test_own_student_and_order():
 @pytest.mark.parametrize('probe', PROBES)
 def test_batch_size_changes_nothing(probe):
     cast, images = some_cast(), some_images(70)
-    cast = Cast(cast.teacher, {k: [m.net for m in cast.of(k)] for k in ('Ind', 'KL')}, dict(foreign=cast.of('foreign')[0].net))
-    tables = [PROBES[probe](cast, images, bs=bs).sort_values(['condition', 'metric', 'model', 'seed', 'sample'], ignore_index=True) for bs in (7, 33, 256)]
+    students = {k: [m.net for m in cast.of(k)] for k in ('Ind', 'KL')}
+    cast = Cast(cast.teacher, students, dict(foreign=cast.of('foreign')[0].net))
+    order = ['condition', 'metric', 'model', 'seed', 'sample']
+    tables = [PROBES[probe](cast, images, bs=bs).sort_values(order, ignore_index=True) for bs in (7, 33, 256)]
     for other in tables[1:]:
         assert tables[0].drop(columns='value').equals(other.drop(columns='value'))
         a, b = (torch.tensor(t.value.to_numpy()) for t in (tables[0], other))
         assert torch.allclose(a, b, atol=1e-4, equal_nan=True)
 
 
-@pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()], ids=['success', 'error', 'interrupt'])
+@pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()],
+                         ids=['success', 'error', 'interrupt'])
 @pytest.mark.parametrize('probe', PROBES)
 def test_nothing_is_left(probe, error):
     make = lambda seed: Fails(small_cnn(seed), error, 4 if seed == 4 and error else -1)
@@ -84,12 +83,16 @@ def test_memory_does_not_grow():
 def test_transformers_and_cnns_in_one_cast():
     "Teacher and students of different make and map size: each probe gives a table that can be estimated."
     torch.manual_seed(0)
-    vit = lambda: tv.VisionTransformer(image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=4)
-    swin = lambda: tv.SwinTransformer(patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=[2, 2], num_classes=4)
+    vit = lambda: tv.VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=4)
+    swin = lambda: tv.SwinTransformer(
+        patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=[2, 2], num_classes=4)
     teacher, images = vit(), some_images(40, size=32)
     nn.init.normal_(teacher.heads.head.weight)
-    cast = Cast(teacher, dict(Ind=[swin(), swin()], KL=[swin(), swin()]), dict(foreign=create_model('resnet_small', 4, seed=0, width=8)))
+    foreign = create_model('resnet_small', 4, seed=0, width=8)
+    cast = Cast(teacher, dict(Ind=[swin(), swin()], KL=[swin(), swin()]), dict(foreign=foreign))
     before = [left_on(m.net) for m in cast.networks]
-    for rows in (localization(cast, images), adversarial(cast, images, eps=.2), invariance(cast, images)): assert len(estimate(rows)) > 0
+    for rows in (localization(cast, images), adversarial(cast, images, eps=.2), invariance(cast, images)):
+        assert len(estimate(rows)) > 0
     assert [left_on(m.net) for m in cast.networks] == before
     with pytest.raises(KDError, match='transformer'): localization(cast, images, method='LayerGradCam')

@@ -81,8 +81,9 @@ def test_a_headline_falls_back_to_what_there_is(record):
         return [table('echo', condition, metric, Member(m, r, s, None), range(30), [s, 1, m == 'KL']*10)
                 for m, r in (('Ind', 'control'), ('KL', 'student')) for s in range(2)]
     found = estimate(pd.concat([t for c in 'abc' for metric in ('one', 'two') for t in rows(c, metric)]))
-    for wanted, there in ((('first', None), ('a', 'one')), (('middle', 'two'), ('b', 'two')), (('last', 'no'), ('c', 'one')),
-                          (('b', 'one'), ('b', 'one')), (('0.4', 'two'), ('a', 'two'))):
+    cases = {('first', None): ('a', 'one'), ('middle', 'two'): ('b', 'two'), ('last', 'no'): ('c', 'one'),
+             ('b', 'one'): ('b', 'one'), ('0.4', 'two'): ('a', 'two')}
+    for wanted, there in cases.items():
         register_probe(replace(record, headline=wanted))
         assert tuple(headline(found, 'echo')[['condition', 'metric']].iloc[0]) == there
     assert list(inspect.signature(headline).parameters) == ['estimates', 'probe']

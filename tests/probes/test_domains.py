@@ -37,7 +37,8 @@ def test_decisions_in_the_networks_own_classes():
     assert decisions(torch.eye(1000)[:7], numbered([0]*7, classes=1000)).tolist() == list(range(7))
 
 
-@pytest.mark.parametrize('n, vocab', [(10, list(SIXTEEN)), (1000, list(SIXTEEN)[:15]), (1000, list(SIXTEEN)[:15] + ['zebra']), (3, ['unlabelled'])])
+@pytest.mark.parametrize('n, vocab', [
+    (10, list(SIXTEEN)), (1000, list(SIXTEEN)[:15]), (1000, list(SIXTEEN)[:15] + ['zebra']), (3, ['unlabelled'])])
 def test_classes_that_fit_nothing_are_told(n, vocab):
     says(lambda: decisions(torch.randn(2, n), numbered([0, 0], vocab=vocab)), 'images', f'{len(vocab)} classes', str(n))
 
@@ -48,12 +49,14 @@ def test_consensus_by_hand():
     cast = a_cast(21)
     rows = consensus(cast, seen, {'sketch': sketch}, bs=5)
     assert list(rows.columns) == COLUMNS and set(rows.probe) == {'domains'}
-    assert list(rows.condition.unique()) == ['seen', 'sketch'] and list(rows.metric.unique()) == ['consensus', 'accuracy']
+    assert list(rows.condition.unique()) == ['seen', 'sketch']
+    assert list(rows.metric.unique()) == ['consensus', 'accuracy']
     assert len(rows) == 21*(5 + 6)
     nets, start = {(m.model, m.seed): m for m in cast.networks}, dict(seen=0, sketch=12)
     for r in rows.itertuples():
         i = start[r.condition] + r.sample
-        told = answer(nets['T', 0], i) if r.metric == 'consensus' else dict(seen=seen, sketch=sketch)[r.condition].y[r.sample]
+        label = dict(seen=seen, sketch=sketch)[r.condition].y[r.sample]
+        told = answer(nets['T', 0], i) if r.metric == 'consensus' else label
         assert r.value == (answer(nets[r.model, r.seed], i) == told)
     assert not ((rows.metric == 'consensus') & (rows.role == 'teacher')).any()
 
@@ -71,14 +74,16 @@ def test_order_of_conditions_and_batch_size():
 
 def test_a_twin_agrees_everywhere():
     cast = a_cast(10)
-    rows = consensus(Cast(cast.teacher, dict(Ind=cast.of('Ind')[0].net, twin=cast.teacher)), numbered([0]*10), {'x': numbered([0]*4, start=6)})
+    twin = Cast(cast.teacher, dict(Ind=cast.of('Ind')[0].net, twin=cast.teacher))
+    rows = consensus(twin, numbered([0]*10), {'x': numbered([0]*4, start=6)})
     assert rows[(rows.model == 'twin') & (rows.metric == 'consensus')].value.eq(1).all()
 
 
 def test_domains_with_other_classes():
     "Consensus on the networks' own 1000 classes, accuracy among the 16, and no accuracy without labels."
     cast = a_cast(20, logits=1000)
-    seen, broad, blank = numbered(range(8), classes=1000), numbered(range(8), start=8, vocab=list(SIXTEEN)), numbered([0]*4, start=16, vocab=['unlabelled'])
+    seen, broad = numbered(range(8), classes=1000), numbered(range(8), start=8, vocab=list(SIXTEEN))
+    blank = numbered([0]*4, start=16, vocab=['unlabelled'])
     rows = consensus(cast, seen, dict(broad=broad, blank=blank))
     assert set(rows[rows.condition == 'blank'].metric) == {'consensus'}
     part = rows[(rows.condition == 'broad') & (rows.model == 'KL') & (rows.seed == 0)].set_index('metric').value
@@ -99,10 +104,12 @@ def test_bad_domains_are_told():
 
 def test_domain_table():
     rows = [('domains', c, 'accuracy', m, 'student', s, v, 9) for c, m, s, v in
-            [('orig', 'T', 0, .5), ('orig', 'KL', 0, .7), ('orig', 'KL', 1, .8), ('Color', 'T', 0, .25), ('Color', 'KL', 0, .1), ('Color', 'KL', 1, .1)]]
+            [('orig', 'T', 0, .5), ('orig', 'KL', 0, .7), ('orig', 'KL', 1, .8),
+             ('Color', 'T', 0, .25), ('Color', 'KL', 0, .1), ('Color', 'KL', 1, .1)]]
     found = domain_table(pd.DataFrame(rows, columns=[*COLUMNS[:6], 'value', 'n']))
     assert found.to_dict() == dict(orig=dict(T='50.00', KL='75.00 ± 5.00'), Color=dict(T='25.00', KL='10.00 ± 0.00'))
-    says(lambda: domain_table(pd.DataFrame(rows, columns=[*COLUMNS[:6], 'value', 'n']), 'consensus'), 'metric', 'consensus')
+    values = pd.DataFrame(rows, columns=[*COLUMNS[:6], 'value', 'n'])
+    says(lambda: domain_table(values, 'consensus'), 'metric', 'consensus')
 
 
 def test_the_picture_of_rows_and_of_estimates():

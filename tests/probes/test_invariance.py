@@ -31,19 +31,25 @@ def test_wide_shifts_by_hand():
     large = images.at(37).pixels(range(40))
     rows = shift_invariance(cast, images, shifts=(3, 5), wide=True)
     for m in (3, 5):
-        windows = [torch.cat(v) for v in zip(*(views('shift', large[i:i + BLOCK], m, first=i, size=32) for i in range(0, 40, BLOCK)))]
+        shown = (views('shift', large[i:i + BLOCK], m, first=i, size=32) for i in range(0, 40, BLOCK))
+        windows = [torch.cat(v) for v in zip(*shown)]
         for v in windows:
             for one, whole in zip(v, large):
                 edge = (37 - 32 - m)//2
-                assert any(torch.equal(one, whole[:, edge + i:edge + i + 32, edge + j:edge + j + 32]) for i in range(m + 1) for j in range(m + 1))
+                at = [(edge + i, edge + j) for i in range(m + 1) for j in range(m + 1)]
+                assert any(torch.equal(one, whole[:, i:i + 32, j:j + 32]) for i, j in at)
         with cast.run(), torch.no_grad():
             for member in cast.networks:
-                mine = rows[(rows.condition == str(m)) & (rows.model == member.model) & (rows.seed == member.seed)].value
+                there = (rows.condition == str(m)) & (rows.model == member.model) & (rows.seed == member.seed)
+                mine = rows[there].value
                 a, b = (member.net(v).argmax(1) for v in windows)
                 assert mine.tolist() == (a == b).float().tolist()
-    assert invariance(cast, images, bs=7, colours=(), crops=(), shifts=(3, 5), wide=True).value.tolist() == rows.value.tolist()
+    alone = invariance(cast, images, bs=7, colours=(), crops=(), shifts=(3, 5), wide=True)
+    assert alone.value.tolist() == rows.value.tolist()
     mixed = invariance(cast, images, colours=(.4,), crops=(.5,), shifts=(3,), wide=True)
     assert mixed[mixed.probe == 'shift'].value.tolist() == rows[rows.condition == '3'].value.tolist()
-    assert mixed[mixed.probe != 'shift'].value.tolist() == invariance(cast, images, colours=(.4,), crops=(.5,), shifts=()).value.tolist()
-    with pytest.raises(KDError, match='margin of 5.*at most 5, or wide=False'): shift_invariance(cast, images, shifts=(6,), wide=True)
+    others = invariance(cast, images, colours=(.4,), crops=(.5,), shifts=())
+    assert mixed[mixed.probe != 'shift'].value.tolist() == others.value.tolist()
+    with pytest.raises(KDError, match='margin of 5.*at most 5, or wide=False'):
+        shift_invariance(cast, images, shifts=(6,), wide=True)
     with pytest.raises(KDError, match='nobody knows how'): shift_invariance(cast, some_images(), shifts=(1,), wide=True)

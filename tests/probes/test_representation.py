@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tests.common import Fails
+from tests.probes.common import left_on
 from kd_knowledge.core import KDError
 from kd_knowledge.data import Images
 from kd_knowledge.models import anatomy, create_model, taps
@@ -20,7 +21,8 @@ def hsic(x, y):
     k, l = x @ x.T, y @ y.T
     n, one = len(k), torch.ones(len(k), dtype=torch.float64)
     k, l = k - k.diag().diag(), l - l.diag().diag()
-    return ((k @ l).trace() + (one @ k @ one)*(one @ l @ one)/((n - 1)*(n - 2)) - 2/(n - 2)*(one @ k @ l @ one))/(n*(n - 3))
+    outer, inner = (one @ k @ one)*(one @ l @ one)/((n - 1)*(n - 2)), 2/(n - 2)*(one @ k @ l @ one)
+    return ((k @ l).trace() + outer - inner)/(n*(n - 3))
 
 
 def plain_cka(x, y): return (hsic(x, y)/(hsic(x, x)*hsic(y, y)).sqrt()).item()
@@ -30,13 +32,15 @@ def random(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator
 
 
 def some_images(n=150, size=16):
-    return Images(torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0)).byte(), torch.arange(n) % 4, list('abcd'), size)
+    x = torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0)).byte()
+    return Images(x, torch.arange(n) % 4, list('abcd'), size)
 
 
 def small(seed, width=4, stages=2): return create_model('resnet_small', 4, seed=seed, width=width, stages=stages)
 
 
-def some_cast(): return Cast(small(0, 6), dict(Ind=[small(1), small(2)], KL=[small(3), small(4)]), dict(random=small(9, 6)))
+def some_cast():
+    return Cast(small(0, 6), dict(Ind=[small(1), small(2)], KL=[small(3), small(4)]), dict(random=small(9, 6)))
 
 
 @pytest.mark.parametrize('offset', [0, 10, 100])
@@ -67,7 +71,8 @@ class Deaf(nn.Module):
 def test_streamed_independent_features_are_near_zero():
     images, number = some_images(2048, 8), torch.arange(2048)
     images.x[:, 0, 0, :2] = torch.stack((number//8, number % 8), 1).byte()
-    found = cka_matrices(Cast(Deaf(0), dict(Ind=Deaf(1))), images, dict(T=['fc:input'], Ind=['fc:input']), bs=64, batches=32)
+    layers = dict(T=['fc:input'], Ind=['fc:input'])
+    found = cka_matrices(Cast(Deaf(0), dict(Ind=Deaf(1))), images, layers, bs=64, batches=32)
     assert abs(found['Ind', 0].iloc[0, 0]) < .02 and abs(found['T', 0].iloc[0, 0] - 1) < 1e-6
 
 
@@ -164,23 +169,23 @@ def test_named_layers():
 
 def test_bad_input():
     cast, images, x = some_cast(), some_images(), random(8, 3)
-    for call, name in ((lambda: cka(x[:3], x[:3]), 'x'), (lambda: cka(x, x[:4]), 'y'), (lambda: representation(cast, images, bs=3), 'bs'),
-                       (lambda: representation(cast, images.subset(range(3))), 'images'), (lambda: representation(cast, images, batches=0), 'batches'),
-                       (lambda: cka_matrices(cast, images, layers=dict(Kl=['fc'])), 'layers'), (lambda: plot_cka(cast, images, ['Kl']), 'models')):
+    for call, name in ((lambda: cka(x[:3], x[:3]), 'x'), (lambda: cka(x, x[:4]), 'y'),
+                       (lambda: representation(cast, images, bs=3), 'bs'),
+                       (lambda: representation(cast, images.subset(range(3))), 'images'),
+                       (lambda: representation(cast, images, batches=0), 'batches'),
+                       (lambda: cka_matrices(cast, images, layers=dict(Kl=['fc'])), 'layers'),
+                       (lambda: plot_cka(cast, images, ['Kl']), 'models')):
         with pytest.raises(KDError) as e: call()
         assert str(e.value).startswith(f'{name}:') and '\n' not in str(e.value)
 
 
 # Nothing is left behind
 
-def left_on(net):
-    hooks = [len(h) for m in net.modules() for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)]
-    return hooks, [m.training for m in net.modules()], [(p.requires_grad, p.grad is None, p._version) for p in net.parameters()]
-
-
-@pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()], ids=['success', 'error', 'interrupt'])
+@pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()],
+                         ids=['success', 'error', 'interrupt'])
 def test_nothing_is_left(error):
-    cast = Cast(Fails(small(0), None, -1), dict(Ind=[Fails(small(1), None, -1)], KL=[Fails(small(2), error, 3 if error else -1)]))
+    students = dict(Ind=[Fails(small(1), None, -1)], KL=[Fails(small(2), error, 3 if error else -1)])
+    cast = Cast(Fails(small(0), None, -1), students)
     cast.networks[1].net.eval()
     next(cast.networks[2].net.parameters()).requires_grad_(False)
     before, images = [left_on(m.net) for m in cast.networks], some_images(200)
