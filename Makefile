@@ -48,7 +48,7 @@ results: $(VENV)/.installed
 test: check
 	@echo 'Notebooks:'
 	@OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(WORKERS) --timing
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST) tests
 
 bench: $(BENCH)/.installed-bench
 	@$(BENCH)/bin/python tests/benchmarks/run.py $(BENCHMARKS)

@@ -45,7 +45,7 @@ def _near_names(name, known):
     plain = {_plain(k): str(k) for k in known}
     return [plain[k] for k in difflib.get_close_matches(_plain(name), plain, 3, .4)]
 
-# %% ../nbs/00_core.ipynb #2ab29dd1
+# %% ../nbs/00_core.ipynb #ff579a7d
 def one_of(
     argument:str, # the argument as the user wrote it, for example `domain`
     name, # what was given for it
@@ -58,8 +58,9 @@ def one_of(
     if name in known: return name
     meant = [k for k in known if _plain(k) == _plain(name)]
     near = _near_names(name, known)
-    fix = f'Did you mean {" or ".join(near)}?' if near else f'Give one of {", ".join(map(str, known[:20]))}'
-    if other: fix = f'{fix.removesuffix("?")}, or {other}' + '?' * bool(near)
+    guess = f'Did you mean {" or ".join(near)}?' if near else ''
+    every = f'Give one of {", ".join(map(str, known[:20]))}{other and f", or {other}"}'
+    fix = f'{guess} {every}' if len(known) <= 20 else guess or every
     require(meant, argument, f'{name!r} is {f"not {what}" if what else "unknown"}', fix)
     return meant[-1]
 

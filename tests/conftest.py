@@ -6,8 +6,27 @@ import pytest
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 ROOT = Path(__file__).resolve().parents[1]
+LONG = 'house/test_site', 'study/', 'house/test_', 'explorer/', 'cli/'  # first, so that no worker waits at the end
 NOT_SOURCE = ['.git', '.venv', '_proc', '_docs', 'runs', 'build', 'dist', '*.egg-info', '__pycache__',
               '.ipynb_checkpoints', '.pytest_cache']
+
+def pytest_addoption(parser):
+    text = 'fail where a test was skipped for a thing that can be brought'
+    parser.addoption('--nothing-skipped', action='store_true', help=text)
+
+def pytest_collection_modifyitems(items):
+    "The files that take longest come first."
+    place = lambda item: next((i for i, o in enumerate(LONG) if f'tests/{o}' in item.path.as_posix()), len(LONG))
+    items.sort(key=place)
+
+def pytest_sessionfinish(session):
+    "With `--nothing-skipped` a reason that ends with `brings it` is a failure."
+    reporter = session.config.pluginmanager.get_plugin('terminalreporter')
+    if not reporter or not session.config.getoption('nothing_skipped'): return
+    lost = sorted({o.longrepr[2] for o in reporter.stats.get('skipped', []) if o.longrepr[2].endswith('brings it')})
+    if lost:
+        reporter.write_line('\n' + '\n'.join(f'must not be skipped here: {o}' for o in lost), red=True)
+        session.exitstatus = 1
 
 @pytest.fixture(scope='session')
 def root() -> Path:

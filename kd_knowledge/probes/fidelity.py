@@ -16,7 +16,7 @@ from ..core import require
 from .core import Cast, Probe, register_probe, table
 from .evidence import colour
 
-# %% ../../nbs/49_probes.fidelity.ipynb #0c0f9c5f
+# %% ../../nbs/49_probes.fidelity.ipynb #3ea01fd4
 def _kappa_parts(first, second):
     "Each image's part of `kappa`, float64; their mean is the measure."
     p, q = first.double().mean(), second.double().mean()
@@ -27,9 +27,10 @@ def kappa(
     first, # N booleans: which images one network gets right
     second, # N booleans: which of them another one gets right
 ) -> float: # from -1 to 1; 0 is chance; NaN where both are always right, or both always wrong
-    "Error consistency: are two networks right and wrong on the same images (Geirhos 2020)? Raises `KDError` if they saw different numbers."
+    "Are two networks right and wrong on the same images (Geirhos 2020)? Raises `KDError` for other numbers of images."
     first, second = torch.as_tensor(first).bool(), torch.as_tensor(second).bool()
-    require(len(first) == len(second) > 0, 'second', f'{len(second)} answers beside {len(first)}', 'Give one for each image, of the same images')
+    require(len(first) == len(second) > 0, 'second', f'{len(second)} answers beside {len(first)}',
+            'Give one for each image, of the same images')
     return _kappa_parts(first, second).mean().item()
 
 # %% ../../nbs/49_probes.fidelity.ipynb #4ae8236f
@@ -44,61 +45,66 @@ def _ece_parts(confidence, correct, bins=15):
     where, gap, lean = _bins(confidence, correct, bins)
     return lean.sign()[where]*gap
 
-# %% ../../nbs/49_probes.fidelity.ipynb #519214c3
+# %% ../../nbs/49_probes.fidelity.ipynb #886f256c
 def ece(
     confidence, # N probabilities of the answers, in [0, 1]
     correct, # N booleans: whether the answers are right
-    bins:int=15, # how many bins of equal width; an edge belongs to the bin above it, and a confidence of exactly 1 is a bin of its own
+    bins:int=15, # how many, of equal width; an edge belongs to the bin above it, a confidence of exactly 1 has its own
 ) -> float: # from 0 to 1
-    "The expected calibration error (Guo 2017, equation 3), with the bins of torchmetrics. Raises `KDError` for bad input."
+    "The expected calibration error (Guo 2017, equation 3) with torchmetrics' bins. Raises `KDError` for bad input."
     confidence, correct = torch.as_tensor(confidence, dtype=torch.float32), torch.as_tensor(correct).bool()
-    require(len(confidence) == len(correct) > 0, 'correct', f'{len(correct)} answers beside {len(confidence)} confidences', 'Give one for each image')
-    require(((confidence >= 0) & (confidence <= 1)).all(), 'confidence', 'not in [0, 1]', 'Give probabilities: logits.softmax(1).amax(1)')
+    require(len(confidence) == len(correct) > 0, 'correct',
+            f'{len(correct)} answers beside {len(confidence)} confidences', 'Give one for each image')
+    require(((confidence >= 0) & (confidence <= 1)).all(), 'confidence', 'not in [0, 1]',
+            'Give probabilities: logits.softmax(1).amax(1)')
     require(bins >= 1, 'bins', f'got {bins}', 'Give 1 or more, for example 15')
     return _ece_parts(confidence, correct, bins).mean().item()
 
-# %% ../../nbs/49_probes.fidelity.ipynb #c5ef9c09
-def _said(logits): return logits.argmax(1)
-
+# %% ../../nbs/49_probes.fidelity.ipynb #585b3672
 def _kl(teacher, student):
     "KL(teacher || student) of each image in nats, float64, from logits N x n_classes."
     p, q = teacher.double().log_softmax(1), student.double().log_softmax(1)
     return (p.exp()*(p - q)).sum(1).clamp(min=0)
 
-def _split(right):
-    "Condition -> which images; a condition that no image meets is left out."
+def _conditions(right):
+    "Condition -> which images, given where the teacher is right; a condition that no image meets is left out."
     parts = {'all': torch.ones_like(right), 'teacher right': right, 'teacher wrong': ~right}
     return {condition: kept.nonzero().flatten() for condition, kept in parts.items() if kept.any()}
 
-# %% ../../nbs/49_probes.fidelity.ipynb #3660abe6
+# %% ../../nbs/49_probes.fidelity.ipynb #433001c7
 def _consistency(others, logits, y):
     "The rows of error consistency; none where it is undefined for a network."
-    right = _said(logits['T', 0]) == y
-    parts = [(m, _kappa_parts(right, _said(logits[m.key]) == y)) for m in others]
-    return [] if any(p.isnan().any() for _, p in parts) else [table('fidelity', 'all', 'error consistency', m, range(len(y)), p) for m, p in parts]
+    right = {k: z.argmax(1) == y for k, z in logits.items()}
+    parts = [_kappa_parts(right['T', 0], right[m.key]) for m in others]
+    if any(p.isnan().any() for p in parts): return []
+    return [table('fidelity', 'all', 'error consistency', m, range(len(y)), p) for m, p in zip(others, parts)]
 
-# %% ../../nbs/49_probes.fidelity.ipynb #a699931d
+# %% ../../nbs/49_probes.fidelity.ipynb #59df22eb
 def fidelity(
     cast:Cast, # the networks to compare with the teacher
     images, # an `Images` with labels
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
-) -> pd.DataFrame: # the long table; conditions `all`, `teacher right`, `teacher wrong`; metrics `agreement`, `KL` (nats), `error consistency`
-    """Does a student answer as its teacher does, beyond being right as often (Stanton 2021, Geirhos 2020)? The teacher has rows for `KL` only, all 0.
-    A condition without images is left out, and so is error consistency where it is undefined (teacher and a network always right)."""
+) -> pd.DataFrame: # the long table: `agreement`, `KL` (nats), `error consistency`
+    """Does a student answer as its teacher does, beyond being right as often (Stanton 2021, Geirhos 2020)? Conditions
+    are `all`, `teacher right`, `teacher wrong`; one without images is left out, and so is error consistency where it is
+    undefined (teacher and a network always right). The teacher has rows for `KL` only, all 0."""
     logits, rows = cast.logits(images, bs, device), []
     teacher, others = logits['T', 0], [m for m in cast.networks if m.role != 'teacher']
-    for condition, kept in _split(_said(teacher) == images.y).items():
-        for m in others: rows.append(table('fidelity', condition, 'agreement', m, kept, (_said(teacher) == _said(logits[m.key]))[kept]))
-        for m in cast.networks: rows.append(table('fidelity', condition, 'KL', m, kept, _kl(teacher, logits[m.key])[kept]))
+    top = {k: z.argmax(1) for k, z in logits.items()}
+    for condition, kept in _conditions(top['T', 0] == images.y).items():
+        add = lambda metric, m, values: rows.append(table('fidelity', condition, metric, m, kept, values[kept]))
+        for m in others: add('agreement', m, top['T', 0] == top[m.key])
+        for m in cast.networks: add('KL', m, _kl(teacher, logits[m.key]))
     return pd.concat(rows + _consistency(others, logits, images.y), ignore_index=True)
 
-# %% ../../nbs/49_probes.fidelity.ipynb #e1fa3cb8
+# %% ../../nbs/49_probes.fidelity.ipynb #2e8eec87
 def _confidence(logits, y):
     "How sure each answer is (float32), and whether it is right."
-    sure, said = logits.softmax(1).max(1)
-    return sure.clamp(max=1), said == y
+    sure, top = logits.softmax(1).max(1)
+    return sure.clamp(max=1), top == y
 
+# %% ../../nbs/49_probes.fidelity.ipynb #33469b19
 def calibration(
     cast:Cast, # the networks
     images, # an `Images` with labels
@@ -107,8 +113,9 @@ def calibration(
 ) -> pd.DataFrame: # the long table: condition `seen`, metric `ECE` with 15 bins, all networks
     "How far confidence and accuracy are apart (Guo 2017): the mean of a network's rows is its `ece`."
     logits = cast.logits(images, bs, device)
-    return pd.concat([table('calibration', 'seen', 'ECE', m, range(len(images.y)), _ece_parts(*_confidence(logits[m.key], images.y)))
-                      for m in cast.networks], ignore_index=True)
+    parts = lambda m: _ece_parts(*_confidence(logits[m.key], images.y))
+    rows = [table('calibration', 'seen', 'ECE', m, range(len(images.y)), parts(m)) for m in cast.networks]
+    return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/49_probes.fidelity.ipynb #6c9d4803
 def _reliability(confidence, correct, bins):
@@ -118,7 +125,7 @@ def _reliability(confidence, correct, bins):
     total = torch.zeros(bins + 1, dtype=torch.float64).index_add(0, where, confidence.double())
     return [v[n > 0] for v in (total/n, (total + lean)/n, n/len(where))]
 
-# %% ../../nbs/49_probes.fidelity.ipynb #66c950ac
+# %% ../../nbs/49_probes.fidelity.ipynb #5b5d334c
 def plot_reliability(
     cast:Cast, # the networks
     images, # an `Images` with labels
@@ -126,27 +133,29 @@ def plot_reliability(
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ): # matplotlib axes, one for each name in the cast
-    "Accuracy over confidence of every network, all networks of one name (seeds) in one panel, with the mean of their calibration errors."
-    logits, names = cast.logits(images, bs, device), list(dict.fromkeys(m.model for m in cast.networks))
-    axes = plt.subplots(1, len(names), figsize=(1.5*len(names) + .3, 1.9), sharex=True, sharey=True, squeeze=False)[1][0]
+    "Accuracy over confidence, all networks of one name in one panel, with the mean of their calibration errors."
+    logits, names = cast.logits(images, bs, device), cast.names
+    size = (1.5*len(names) + .3, 1.9)
+    axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)[1][0]
     for ax, name in zip(axes, names):
-        told = [_confidence(logits[m.key], images.y) for m in cast.of(name)]
+        known = [_confidence(logits[m.key], images.y) for m in cast.of(name)]
         ax.plot([0, 1], [0, 1], color='.8', lw=1)
-        for sure, accuracy, share in (_reliability(*t, bins) for t in told):
+        for sure, accuracy, share in (_reliability(*k, bins) for k in known):
             ax.plot(sure, accuracy, lw=1, color=colour(name))
             ax.scatter(sure, accuracy, 60*share, color=colour(name))
-        ax.set_title(f'{name}\nECE {100*np.mean([ece(*t, bins) for t in told]):.1f} %', fontsize=7)
+        ax.set_title(f'{name}\nECE {100*np.mean([ece(*k, bins) for k in known]):.1f} %', fontsize=7)
         ax.tick_params(labelsize=6)
         ax.spines[['top', 'right']].set_visible(False)
         ax.set_xlabel('confidence', fontsize=7)
     axes[0].set_ylabel('accuracy', fontsize=7)
     return axes
 
-# %% ../../nbs/49_probes.fidelity.ipynb #bf7a4746
+# %% ../../nbs/49_probes.fidelity.ipynb #83995afd
 register_probe(Probe(
     'fidelity', fidelity, 'Fidelity', 'Does the student answer as its teacher does, apart from being right?',
-    'The share of images to which both give the same class, over all and split by whether the teacher is right; the divergence of their answers; '
-    "and Cohen's kappa of their errors, which leaves out what two networks of these accuracies share by chance.",
+    'The share of images to which both give the same class, over all and split by whether the teacher is right; the '
+    "divergence of their answers; and Cohen's kappa of their errors, which leaves out what two networks of these "
+    'accuracies share by chance.',
     'The independent students.', {
         'agreement': 'the same answer, to two views or of two networks',
         'KL': "divergence of the student's answer from the teacher's (nats; in the tables hundredths of a nat)",
@@ -155,11 +164,13 @@ register_probe(Probe(
     axis='images', headline=('first', 'agreement'), likeness=('agreement', 'error consistency'), units={'KL': 'nats'}))
 
 def _picture(cast, images, domains, rows):
-    return plot_reliability(cast, images), 'Accuracy over confidence; on the diagonal a network is as sure as it is right.'
+    caption = 'Accuracy over confidence; on the diagonal a network is as sure as it is right.'
+    return plot_reliability(cast, images), caption
 
 register_probe(Probe(
     'calibration', calibration, 'Calibration', 'Is the student as sure of itself as its teacher is?',
-    'Expected calibration error: how far confidence lies from accuracy, in the mean over 15 bins.', 'The independent students.', {
+    'Expected calibration error: how far confidence lies from accuracy, in the mean over 15 bins.',
+    'The independent students.', {
         'ECE': 'expected calibration error'},
     'The calibration error of {student} was {value}, that of Ind {control}',
     axis='images', headline=('first', 'ECE'), samples='bin', picture=_picture))

@@ -19,9 +19,9 @@ from ..torch_core import generator
 from ..models.anatomy import anatomy, taps
 from .core import Probe, register_probe, table
 
-# %% ../../nbs/47_probes.representation.ipynb #dd079ea2
+# %% ../../nbs/47_probes.representation.ipynb #e504011c
 def _gram(x):
-    "Products of the centred features of all pairs of n images, n x n, float64 on the CPU; exactly 0 where the features do not vary."
+    "Products of the centred features of all pairs of n images, n x n, float64 on the CPU; 0 where they do not vary."
     x = (x.movedim(1, -1) if x.ndim == 4 else x).flatten(1).float()
     mean = x.mean(0)
     centred = x - mean
@@ -40,47 +40,51 @@ def _ratio(cross, first, second):
     scale = (first*second)**.5
     return cross/torch.where(scale > 0, scale, torch.inf)
 
-# %% ../../nbs/47_probes.representation.ipynb #79274cb4
+# %% ../../nbs/47_probes.representation.ipynb #7abbbbdf
 def cka(
     x:torch.Tensor, # features of n images at one layer, n x anything
     y:torch.Tensor, # features of the same images at another layer, n x anything
-) -> float: # at most 1; about 0 for unrelated features, a little below as often as above; 0 where a layer does not vary
-    "Debiased linear CKA of two layers on one batch (Kornblith 2019, with the HSIC of Song 2012). Raises `KDError` for fewer than 4 images."
-    require(len(x) == len(y), 'y', f'{len(y)} images beside {len(x)}', 'Give features of the same images in the same order')
+) -> float: # at most 1; about 0 for unrelated features, below as often as above; 0 where a layer does not vary
+    """Debiased linear CKA of two layers on one batch (Kornblith 2019, with the HSIC of Song 2012).
+    Raises `KDError` for fewer than 4 images."""
+    require(len(x) == len(y), 'y', f'{len(y)} images beside {len(x)}',
+            'Give features of the same images in the same order')
     require(len(x) >= 4, 'x', f'{len(x)} images', 'Give at least 4, and 64 or more for a number to rely on')
     k, l = _pairs(x), _pairs(y)
     return _ratio(k @ l, k @ k, l @ l).item()
 
-# %% ../../nbs/47_probes.representation.ipynb #29ecfbaf
-def _split(n, bs, batches, seed):
-    "n indices in random order, in about `batches` parts of nearly equal size, with 64 to `bs` in each where there are as many."
+# %% ../../nbs/47_probes.representation.ipynb #af3caeeb
+def _batches(n, bs, batches, seed):
+    "n indices in random order, in about `batches` parts of nearly equal size, of 64 to `bs` where there are as many."
     require(n >= 4, 'images', f'{n} images', 'Give at least 4, and some hundred for a number to rely on')
     require(bs >= 4, 'bs', f'got {bs}', 'Give at least 4, and 64 or more for a number to rely on')
     require(batches >= 1, 'batches', f'got {batches}', 'Give 1 or more, for example 12')
     size = min(bs, max(64, n//batches))
     return torch.randperm(n, generator=generator('representation', seed)).tensor_split(max(1, n//size))
 
-# %% ../../nbs/47_probes.representation.ipynb #6ccb9eef
+# %% ../../nbs/47_probes.representation.ipynb #1c679dcf
 def _layers(cast, images, layers):
-    "(model, seed) -> label -> module name: those named, else those that `anatomy` finds."
+    "`Member.key` -> label -> module name: those named, else those that `anatomy` finds."
     named = {model: {f'F{i+1}': name for i, name in enumerate(names)} for model, names in (layers or {}).items()}
     for model, found in named.items():
-        require(cast.of(model), 'layers', f'no network {model!r}', f'Give some of {", ".join(dict.fromkeys(m.model for m in cast.networks))}')
+        require(cast.of(model), 'layers', f'no network {model!r}', f'Give some of {", ".join(cast.names)}')
         require(found, 'layers', f'none for {model!r}', 'Give names of modules, as in net.named_modules()')
     return {m.key: named.get(m.model) or anatomy(m.net, images.size).layers for m in cast.networks}
 
-# %% ../../nbs/47_probes.representation.ipynb #177d2524
+# %% ../../nbs/47_probes.representation.ipynb #6ef30fa4
 def _stack(net, seen, names, x):
     "The vectors of pairs of all layers of a network on one batch, layers x pairs."
     net(x)
     return torch.stack([seen[name] for name in names])
 
 def _hsics(cast, images, names, bs, batches, seed, device):
-    "(model, seed) -> HSIC of each batch: with the teacher's layers (batches x teacher's x its own), and of each layer with itself (batches x its own)."
+    """`Member.key` -> HSIC of each batch: with the teacher's layers (batches x teacher's x its own), and of each layer
+    with itself (batches x its own)."""
     found = {k: ([], []) for k in names}
     with cast.run(device), torch.inference_mode(), ExitStack() as stack:
-        seen = {m.key: stack.enter_context(taps(m.net, *names[m.key].values(), read=_pairs)) for m in cast.networks}
-        for idxs in progress(_split(len(images), bs, batches, seed), 'representation'):
+        tap = lambda m: stack.enter_context(taps(m.net, *names[m.key].values(), read=_pairs))
+        seen = {m.key: tap(m) for m in cast.networks}
+        for idxs in progress(_batches(len(images), bs, batches, seed), 'representation'):
             x = images.pixels(idxs, device)
             stacks = {m.key: _stack(m.net, seen[m.key], names[m.key].values(), x) for m in cast.networks}
             for k, own in stacks.items():
@@ -88,15 +92,15 @@ def _hsics(cast, images, names, bs, batches, seed, device):
                 found[k][1].append(own.square().sum(1))
     return {k: (torch.stack(cross), torch.stack(own)) for k, (cross, own) in found.items()}
 
-# %% ../../nbs/47_probes.representation.ipynb #7717e081
-def _parts(cast, images, layers, bs, batches, seed, device):
-    "The layers of every network, and (model, seed) -> each batch's part of CKA, batches x teacher's layers x its own."
+# %% ../../nbs/47_probes.representation.ipynb #d56c445b
+def _cka_parts(cast, images, layers, bs, batches, seed, device):
+    "The layers of every network; `Member.key` -> each batch's part of CKA, batches x teacher's layers x its own."
     names = _layers(cast, images, layers)
     hsics = _hsics(cast, images, names, bs, batches, seed, device)
     teacher = hsics['T', 0][1].mean(0)
     return names, {k: _ratio(cross, teacher[:, None], own.mean(0)) for k, (cross, own) in hsics.items()}
 
-# %% ../../nbs/47_probes.representation.ipynb #093c4f51
+# %% ../../nbs/47_probes.representation.ipynb #9c57db9d
 def cka_matrices(
     cast, # a `Cast`
     images, # an `Images`
@@ -105,24 +109,26 @@ def cka_matrices(
     batches:int=12, # in how many batches, as long as 64 images are left in each
     seed:int=0, # of the split
     device=None, # where to run; None leaves the networks where they are
-) -> dict: # (model, seed) -> DataFrame: the teacher's layers x the network's own, values at most 1; `T` beside itself included
-    "Debiased linear CKA of every layer of the teacher with every layer of each network, in one pass (paper, section 11.6). Raises `KDError`."
-    names, parts = _parts(cast, images, layers, bs, batches, seed, device)
-    return {k: pd.DataFrame(p.mean(0).numpy(), index=list(names['T', 0]), columns=list(names[k])) for k, p in parts.items()}
+) -> dict: # `Member.key` -> DataFrame: the teacher's layers x the network's own, at most 1; `T` beside itself too
+    """Debiased linear CKA of every layer of the teacher with every layer of each network, in one pass (paper, section
+    11.6). Raises `KDError`."""
+    names, parts = _cka_parts(cast, images, layers, bs, batches, seed, device)
+    matrix = lambda k, mean: pd.DataFrame(mean.numpy(), index=list(names['T', 0]), columns=list(names[k]))
+    return {k: matrix(k, p.mean(0)) for k, p in parts.items()}
 
-# %% ../../nbs/47_probes.representation.ipynb #bd614178
+# %% ../../nbs/47_probes.representation.ipynb #69f3b6b8
 def corresponding(
     teacher, # labels of the teacher's layers in order
     other, # labels of another network's layers in order
 ) -> dict: # label of the teacher's -> label of the other's
-    "Which layer of a network stands beside which of the teacher: the last two beside the last two, those before by relative depth."
+    "Which layer stands beside which of the teacher: the last two beside the last two, those before by relative depth."
     teacher, other = list(teacher), list(other)
     last = min(2, len(teacher) - 1, len(other) - 1)
     maps, n = len(teacher) - last, len(other) - last
     at = [int(i*(n - 1)/max(maps - 1, 1) + .5) for i in range(maps)] + list(range(n, n + last))
     return {t: other[i] for t, i in zip(teacher, at)}
 
-# %% ../../nbs/47_probes.representation.ipynb #399ca407
+# %% ../../nbs/47_probes.representation.ipynb #a5ef4199
 def representation(
     cast, # a `Cast`
     images, # an `Images`
@@ -131,18 +137,20 @@ def representation(
     layers:dict=None, # model -> names of its modules in order, in place of what `anatomy` finds
     seed:int=0, # of the split
     device=None, # where to run; None leaves the networks where they are
-) -> pd.DataFrame: # the long table: conditions `F1`, `F2`, ... of the teacher, metric `CKA`, a sample is a batch; no rows of the teacher
-    """How like the teacher's layers are the corresponding ones of every network (paper, section 11.6)? The mean of a network's rows is its debiased
-    linear CKA over all batches. A batch's own value may be above 1. Raises `KDError` for fewer than 4 images."""
-    names, parts = _parts(cast, images, layers, bs, batches, seed, device)
+) -> pd.DataFrame: # the long table: conditions `F1`, `F2`, ... of the teacher, metric `CKA`, a sample is a batch
+    """How like the teacher's layers are the corresponding ones of every network (paper, section 11.6)? The mean of a
+    network's rows is its debiased linear CKA over all batches; there are none of the teacher. A batch's own value may
+    be above 1. Raises `KDError` for fewer than 4 images."""
+    names, parts = _cka_parts(cast, images, layers, bs, batches, seed, device)
     rows = []
     for m in [m for m in cast.networks if m.role != 'teacher']:
         labels, found = list(names[m.key]), parts[m.key]
         beside = [labels.index(o) for o in corresponding(names['T', 0], labels).values()]
-        rows += [table('representation', f, 'CKA', m, range(len(found)), found[:, i, j]) for i, (f, j) in enumerate(zip(names['T', 0], beside))]
+        for i, (f, j) in enumerate(zip(names['T', 0], beside)):
+            rows.append(table('representation', f, 'CKA', m, range(len(found)), found[:, i, j]))
     return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/47_probes.representation.ipynb #1be16867
+# %% ../../nbs/47_probes.representation.ipynb #7b68a7d4
 def plot_cka(
     cast, # a `Cast`
     images, # an `Images`
@@ -153,12 +161,12 @@ def plot_cka(
     seed:int=0, # of the split
     device=None, # where to run; None leaves the networks where they are
 ): # matplotlib axes, one for each name
-    "CKA of the teacher's layers with those of each student, mean over the networks of one name, from 0 to 1 in every panel. Raises `KDError`."
-    names = [m for m in dict.fromkeys(m.model for m in cast.networks) if (m != 'T' if models is None else m in models)]
-    require(names, 'models', f'{models} names no network', f'Give some of {", ".join(dict.fromkeys(m.model for m in cast.networks))}')
+    "CKA of the teacher's layers with each student's, mean over a name's networks, from 0 to 1. Raises `KDError`."
+    names = [name for name in cast.names if (name != 'T' if models is None else name in models)]
+    require(names, 'models', f'{models} names no network', f'Give some of {", ".join(cast.names)}')
     found = cka_matrices(cast, images, layers, bs, batches, seed, device)
     fig, axes = plt.subplots(1, len(names), figsize=(1.75*len(names) + .5, 2), squeeze=False, layout='constrained')
-    for ax, name in zip(axes[0], names): shown = _draw_matrix(ax, [found[name, m.seed] for m in cast.of(name)], name)
+    for ax, name in zip(axes[0], names): shown = _draw_matrix(ax, [found[m.key] for m in cast.of(name)], name)
     axes[0, 0].set_ylabel('layers of T', fontsize=7)
     fig.colorbar(shown, ax=axes[0], shrink=.8).ax.tick_params(labelsize=6)
     return axes[0]
@@ -171,16 +179,17 @@ def _draw_matrix(ax, matrices, name):
     ax.set_xlabel(f'layers of {name}', fontsize=7)
     return ax.imshow(mean, vmin=0, vmax=1, cmap='viridis', origin='lower')
 
-# %% ../../nbs/47_probes.representation.ipynb #1540014e
+# %% ../../nbs/47_probes.representation.ipynb #abc7c459
 def _picture(cast, images, domains, rows):
     few = images.subset(range(min(256, len(images))))
-    names = dict.fromkeys(m.model for m in cast.networks if m.role != 'teacher' and m.model != 'foreign' and not m.model.endswith('*'))
-    return plot_cka(cast, few, list(names)), f"Linear CKA of the teacher's layers with each network's own, on {len(few)} images."
+    caption = f"Linear CKA of the teacher's layers with each network's own, on {len(few)} images."
+    return plot_cka(cast, few, cast.compared), caption
 
 register_probe(Probe(
     'representation', representation, 'Representations', 'Are student and teacher alike inside, layer by layer?',
     'Linear CKA, debiased, between corresponding layers; 0 is unrelated, 100 the same up to rotation and scale.',
     'The independent students; a network with random weights shows what is alike in any two.', {
         'CKA': "centred kernel alignment with the teacher's layer"},
-    'The layers of {student} reached a CKA (times 100) of {value} with those of {teacher} ({condition}), those of Ind {control}',
+    'The layers of {student} reached a CKA (times 100) of {value} with those of {teacher} ({condition}), '
+    'those of Ind {control}',
     axis='layer', headline=('middle', 'CKA'), likeness=('CKA',), samples='layer', picture=_picture))
