@@ -206,7 +206,7 @@ def strengths(
     jitter = max(abs(brightness - 1), abs(contrast - 1), abs(saturation - 1), 2*abs(hue))
     return dict(colour=jitter, crop=crop, shift=shift)
 
-# %% ../../nbs/74_explorer.changes.ipynb #8d0e8fc3
+# %% ../../nbs/74_explorer.changes.ipynb #9ef498db
 def unmoved(
     scene:Scene, # networks and images
     image:int, # which image, 0 to n - 1
@@ -218,8 +218,11 @@ def unmoved(
     moved = changed(x, **change)
     says = _probabilities(scene, torch.cat((x[:1], moved)))
     clean = scene.shown.logits(scene.few, device=scene.device)
-    kept = {k: (p[2:].argmax(1) == clean[k, 0].argmax(1)).float().mean().item() for k, p in says.items()}
-    rows = [dict(network=k, **answers(p[:2], scene.images.vocab, 1), agreement=kept[k]) for k, p in says.items()]
+    rows = []
+    for m in scene.shown.networks:
+        kept = says[m.model][2:].argmax(1) == clean[m.key].argmax(1)
+        answer = answers(says[m.model][:2], scene.images.vocab, 1)
+        rows.append(dict(network=m.model, **answer, agreement=kept.float().mean().item()))
     return moved[0].cpu(), pd.DataFrame(rows)
 
 # %% ../../nbs/74_explorer.changes.ipynb #04d04606

@@ -1,12 +1,15 @@
 "One function for all data sets: bad arguments, groups, sizes, domains."
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.common import says
 from tests.data.common import photographs
-from kd_knowledge.data import GROUPS, Images, domain_images, domains, get_dls, get_images, shapes
+from kd_knowledge.data import (
+    DATASETS, GROUPS, DataSet, Images, domain_images, domains, get_dls, get_images, offers, register_data, shapes)
+from kd_knowledge.data.datasets import _record
 
 
 @pytest.mark.parametrize('kwargs,text', [
@@ -67,3 +70,50 @@ def test_several_domains_of_shapes():
     says(lambda: domain_images('digits', 'colour'), 'Did you mean color')
     says(lambda: get_images(domain=[]), 'domain: an empty list')
     says(lambda: get_images('cifar10', domain='sketch', root='.'), 'domain: cifar10 has no such option')
+
+
+# a data set of one's own
+def read_bars(split, seed, root=None, domain='orig', thick=2):
+    "Grey bars, upright or level; in domain `dim` half as bright; on disk nowhere, so `root` moves nothing."
+    y = torch.arange(30 if split == 'train' else 10) % 2
+    x = torch.zeros(len(y), 8, 8, dtype=torch.uint8)
+    x[y == 0, :, 3:3 + thick], x[y == 1, 3:3 + thick] = 200, 200
+    dim = lambda x, idxs: x // 2 if domain == 'dim' else x
+    return x, y, ['upright', 'level'], dict(groups=y, group_vocab=['a', 'b'], paint=dim)
+
+
+@pytest.fixture
+def bars():
+    "The record of a data set that is known while a test lasts."
+    yield register_data(DataSet('bars', 8, read_bars, domains=lambda root: ['orig', 'dim'], knows=('groups',)))
+    del DATASETS['bars']
+
+
+def test_a_registered_data_set_is_one_like_any_other(bars):
+    assert offers('bars') == {'domains', 'groups'} and _record('BARS') is bars
+    images = get_images('bars', n=4, seed=1)
+    assert (len(images), images.size, images.vocab, images.group_vocab) == (4, 8, ['upright', 'level'], ['a', 'b'])
+    assert torch.equal(images.groups, images.y) and images.x.max() == 200
+    assert torch.equal(pickle.loads(pickle.dumps(images)).at(16).x, get_images('bars', n=4, seed=1, size=16).x)
+    assert {k: v.x.max().item() for k, v in domain_images('bars').items()} == dict(orig=200, dim=100)
+    dls = get_dls('bars', bs=6, device='cpu', domain=['orig', 'dim'], thick=3)
+    assert (len(dls.train_ds), len(dls.valid_ds), dls.c) == (60, 20, 2)
+    assert dls.valid_ds.x[0].count_nonzero() == 3 * 3 * 8
+    says(lambda: get_images('bars', n=11), 'n: 11 asked for, valid of bars has 10')
+    says(lambda: get_images('bars', thin=1), 'thin: bars has no such option', 'root, domain, thick')
+    says(lambda: get_images('bers'), 'Did you mean bars')
+
+
+def test_sets_of_which_all_domains_are_meant(bars):
+    register_data(replace(bars, joined=True))
+    assert [len(get_images('bars', **args)) for args in (dict(), dict(n=3), dict(domain='dim'))] == [20, 6, 10]
+
+
+@pytest.mark.parametrize('change,text', [
+    (dict(draw=read_bars), 'Give either read or draw'), (dict(read=None), 'Give either read or draw'),
+    (dict(size=4), 'size: got 4'), (dict(knows=('group',)), 'Did you mean groups')])
+def test_records_that_contradict_themselves(bars, change, text):
+    says(lambda: register_data(replace(bars, **change)), text)
+
+
+def test_what_was_removed_is_unknown(): says(lambda: get_images('bars'), "data: 'bars' is unknown")
