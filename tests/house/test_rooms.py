@@ -120,7 +120,10 @@ def test_imports_stand_at_the_top():
 
 ### Lines
 
-def code_lines(path): return [o for o in source(path).splitlines() if o.strip() and not o.startswith('# %%')]
+def code_lines(path):
+    "The lines of code, without nbdev's marks and the `__all__` that it writes."
+    text = re.sub(r'^# %% auto.*?(?=^# %%|\Z)', '', source(path), flags=re.M | re.S)
+    return [o for o in text.splitlines() if o.strip() and not o.startswith('# %%')]
 
 def long_lines(files):
     "How many lines there are, how many are too long, and where those are."
