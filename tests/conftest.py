@@ -6,7 +6,7 @@ import pytest
 
 os.environ.setdefault('MPLBACKEND', 'Agg')
 ROOT = Path(__file__).resolve().parents[1]
-LONG = 'house/test_site', 'study/', 'house/test_', 'explorer/', 'cli/'  # begun first, so that no worker waits at the end
+LONG = 'house/test_site', 'study/', 'house/test_', 'explorer/', 'cli/'  # first, so that no worker waits at the end
 NOT_SOURCE = ['.git', '.venv', '_proc', '_docs', 'runs', 'build', 'dist', '*.egg-info', '__pycache__',
               '.ipynb_checkpoints', '.pytest_cache']
 

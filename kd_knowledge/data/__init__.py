@@ -5,12 +5,16 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/19_data.ipynb #a694bc5d
+# %% ../../nbs/19_data.ipynb #2e588905
 from inspect import ismodule
 from .images import *
 from .world import *
 from .augment import *
+from .folders import *
+from .cache import *
 from .datasets import *
+from .digits import *
+from .photographs import *
 from .loaders import *
 
 # %% ../../nbs/19_data.ipynb #63574dba

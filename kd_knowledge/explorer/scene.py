@@ -36,7 +36,7 @@ def effects(
             'Give the long table of a cast that has both')
     return (means[student] - means[independent]).dropna().sort_values(ascending=False, kind='stable')
 
-# %% ../../nbs/70_explorer.scene.ipynb #3cd1f1a1
+# %% ../../nbs/70_explorer.scene.ipynb #81ddc44b
 class Scene:
     "What the explorers look at: networks, images, and what the probes found."
     def __init__(self,
@@ -57,12 +57,11 @@ class Scene:
 
 def _shown(cast, models):
     "The cast of the first network of each name."
-    names = list(dict.fromkeys(m.model for m in cast.networks[1:]))
-    students = [m.model for m in cast.networks if m.role == 'student' and not m.model.endswith('*')]
-    chosen = models or [cast.independent, *students]
-    for name in chosen: require(name in names, 'models', f'no network {name!r}', f'Give some of {", ".join(names)}')
-    first = {name: cast.of(name)[0].net for name in dict.fromkeys([cast.independent, *chosen])}
-    return Cast(cast.teacher, first, independent=cast.independent)
+    first = {m.model: m.net for m in cast.firsts[1:]}
+    students = [m.model for m in cast.firsts if m.role == 'student' and not m.model.endswith('*')]
+    chosen = dict.fromkeys([cast.independent, *(models or students)])
+    for name in chosen: require(name in first, 'models', f'no network {name!r}', f'Give some of {", ".join(first)}')
+    return Cast(cast.teacher, {name: first[name] for name in chosen}, independent=cast.independent)
 
 # %% ../../nbs/70_explorer.scene.ipynb #aca86fd7
 @patch(as_prop=True)
@@ -150,7 +149,7 @@ def images_of(self:Scene,
     if condition == 'seen' or 'domains' not in probe_of(probe).takes: return self.images
     return self.domains.get(condition, self.domains.get(condition.replace(' ', '-'), self.images))
 
-# %% ../../nbs/70_explorer.scene.ipynb #8060430d
+# %% ../../nbs/70_explorer.scene.ipynb #fce9b108
 def open_run(
     folder, # a finished run folder of a study or of `kd_probe`
     models=None, # as in `Scene`
@@ -158,8 +157,8 @@ def open_run(
     "The networks, images and tables of a run. Raises `KDError`, with the command that finishes it, if one is missing."
     run, folder, asked = read_run(folder), Path(folder), load_asked(folder)
     cast = asked.cast(folder)
-    return Scene(cast, asked.images(cast), partial(_read_rows, folder), models, estimates=run.estimates, logs=_read_logs(folder),
-                 seed=asked.seed, domains=cache(asked.domain_images))
+    return Scene(cast, asked.images(cast), partial(_read_rows, folder), models, estimates=run.estimates,
+                 logs=_read_logs(folder), seed=asked.seed, domains=cache(asked.domain_images))
 
 def _read_rows(folder, probe):
     path = folder/'probes'/f'{probe}.parquet'

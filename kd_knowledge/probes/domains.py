@@ -12,7 +12,7 @@ import torch
 # %% ../../nbs/45_probes.domains.ipynb #14f11649
 from ..core import require
 from ..data.images import show_images
-from ..data.datasets import SIXTEEN
+from ..data.photographs import SIXTEEN
 from .core import Probe, register_probe, table
 from .evidence import estimate, plot_estimates
 

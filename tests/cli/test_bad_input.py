@@ -1,5 +1,6 @@
 "Bad input: one line on stderr that names the argument and the fix, exit status 2, and nothing written or harmed."
 import json, os, shutil, subprocess, sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 import yaml
 from PIL import Image
 
-from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, study
+from kd_knowledge import cli, data, distillation, models, probes
 from kd_knowledge.core import KDError, require
+from kd_knowledge.study.run import Study
 
 TINY = dict(n_train=64, n_probe=32, teacher_args=dict(width=4), student_args=dict(width=4), teacher_epochs=1, epochs=1, workers=1, device='cpu')
-RUN = 'import sys; from kd_knowledge.study import {0}; sys.exit({0}(sys.argv[1:]))'
+RUN = 'import sys; from kd_knowledge.cli import {0}; sys.exit({0}(sys.argv[1:]))'
 
 
 def photo(path, seed=0, size=32):
@@ -48,8 +50,8 @@ def bad(tmp_path_factory):
     for name, text in dict(unknown='data: shapes\nepoch: 3\n', broken='data: [shapes\n', words='just words\n', typed='epochs: many\n', nan='lr: .nan\n').items():
         (top/f'{name}.yaml').write_text(text)
     (top/'a file').write_text('mine\n')
-    held = study.Study(**TINY, out=str(top/'held')).check().filled()
-    (top/'held').mkdir(); (top/'held'/'config.yaml').write_text(yaml.safe_dump(study.asdict(held), sort_keys=False)); (top/'held'/'report.html').write_text('kept')
+    held = Study(**TINY, out=str(top/'held')).check().filled()
+    (top/'held').mkdir(); (top/'held'/'config.yaml').write_text(yaml.safe_dump(asdict(held), sort_keys=False)); (top/'held'/'report.html').write_text('kept')
     return top
 
 
@@ -166,7 +168,7 @@ STUDY = { # case -> options beside the tiny ones, the argument that is named, a 
 def test_kd_study(case, bad, capsys, monkeypatch):
     more, names, fix = STUDY[case]
     options = {k: v for k, v in {**({} if 'config' in more else TINY), 'out': 'never', **more}.items() if v is not None}
-    assert fix in refuse(study.kd_study, arguments(options), 'kd_study', names, capsys, bad, monkeypatch)
+    assert fix in refuse(cli.kd_study, arguments(options), 'kd_study', names, capsys, bad, monkeypatch)
 
 
 GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/ten', 'nets/other'], data='shapes', size=32, n=16, bs=16, device='cpu')
@@ -203,7 +205,7 @@ PROBE = { # as above
 def test_kd_probe(case, bad, capsys, monkeypatch):
     more, names, fix = PROBE[case]
     options = {k: v for k, v in {**GIVEN, 'out': 'never', **more}.items() if v is not None}
-    assert fix in refuse(study.kd_probe, arguments(options), 'kd_probe', names, capsys, bad, monkeypatch)
+    assert fix in refuse(cli.kd_probe, arguments(options), 'kd_probe', names, capsys, bad, monkeypatch)
 
 
 def pixels(n=2): return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -219,14 +221,14 @@ Y = torch.tensor([0, 1])
 
 
 FUNCTIONS = { # case -> call, the argument that is named, a word of the fix
-    'NaN in an image, Grad-CAM': (lambda: localization.grad_cam(small(10, 0), with_nan(), Y), 'pixels', 'Repair'),
-    'NaN in an image, attack': (lambda: adversarial.fgsm(small(10, 0), with_nan(), Y), 'pixels', 'Repair'),
-    'NaN in an image, invariance': (lambda: invariance.views('colour', with_nan(), .4), 'pixels', 'Repair'),
-    'images in 0 to 255, Grad-CAM': (lambda: localization.grad_cam(small(10, 0), 255*pixels(), Y), 'pixels', r'\[0, 1\]'),
-    'images in 0 to 255, attack': (lambda: adversarial.fgsm(small(10, 0), 255*pixels(), Y), 'pixels', r'\[0, 1\]'),
-    'normalised images, invariance': (lambda: invariance.views('crop', pixels() - .5, .4), 'pixels', r'\[0, 1\]'),
+    'NaN in an image, Grad-CAM': (lambda: probes.grad_cam(small(10, 0), with_nan(), Y), 'pixels', 'Repair'),
+    'NaN in an image, attack': (lambda: probes.fgsm(small(10, 0), with_nan(), Y), 'pixels', 'Repair'),
+    'NaN in an image, invariance': (lambda: probes.views('colour', with_nan(), .4), 'pixels', 'Repair'),
+    'images in 0 to 255, Grad-CAM': (lambda: probes.grad_cam(small(10, 0), 255*pixels(), Y), 'pixels', r'\[0, 1\]'),
+    'images in 0 to 255, attack': (lambda: probes.fgsm(small(10, 0), 255*pixels(), Y), 'pixels', r'\[0, 1\]'),
+    'normalised images, invariance': (lambda: probes.views('crop', pixels() - .5, .4), 'pixels', r'\[0, 1\]'),
     'bytes': (lambda: data.check_pixels(pixels().byte()), 'pixels', '255'),
-    'labels out of range, Grad-CAM': (lambda: localization.grad_cam(small(10, 0), pixels(), Y + 9), 'y', '9'),
+    'labels out of range, Grad-CAM': (lambda: probes.grad_cam(small(10, 0), pixels(), Y + 9), 'y', '9'),
     'labels out of range, training': (lambda: distillation.classifier_learner(wrong_labels()), 'labels', 'from 0'),
     'labels out of range, images': (lambda: data.shapes(4).with_labels([0, 1, 2, 10]), 'y', '0 to 9'),
     'labels of other images': (lambda: data.shapes(4).with_labels([0, 1]), 'y', 'each image'),
@@ -236,15 +238,14 @@ FUNCTIONS = { # case -> call, the argument that is named, a word of the fix
     'a cast without control': (lambda: probes.Cast(small(10, 0), dict(KL=small(10, 1))), 'students', 'without the teacher'),
     'a layer that does not exist': (lambda: models.find_module(small(10, 0), 'layr1'), 'layer', 'layer1'),
     'zero images left after filtering': (lambda: data.shapes(4).subset(torch.zeros(4, dtype=torch.bool)), 'idxs', 'filter'),
-    'no image that the attack fools': (lambda: adversarial.adversarial(cast(), data.shapes(4), eps=1e-9), 'eps', 'larger'),
-    'epsilon of 8': (lambda: adversarial.fgsm(small(10, 0), pixels(), Y, eps=8), 'eps', '8/255'),
-    'negative epsilon': (lambda: adversarial.fgsm(small(10, 0), pixels(), Y, eps=-.1), 'eps', 'positive'),
+    'no image that the attack fools': (lambda: probes.adversarial(cast(), data.shapes(4), eps=1e-9), 'eps', 'larger'),
+    'epsilon of 8': (lambda: probes.fgsm(small(10, 0), pixels(), Y, eps=8), 'eps', '8/255'),
+    'negative epsilon': (lambda: probes.fgsm(small(10, 0), pixels(), Y, eps=-.1), 'eps', 'positive'),
     'temperature 0, contrastive': (lambda: distillation.CRD(tau=0), 'temperature', '.07'),
     'negative weight': (lambda: distillation.Hint(weight=-1), 'weight', 'away'),
     'no objective': (lambda: distillation.distill_learner(dls(), small(10, 0), dict(KL='KL')), 'students', r'KL\(\)'),
     'no teacher to learn from': (lambda: distillation.distill_learner(dls(), None, dict(KL=distillation.KL())), 'teacher', 'trained'),
     'batches of 0': (lambda: data.get_dls(bs=0), 'bs', '1 or more'),
-    'a pair that is unknown': (lambda: distillation.paper_objectives('resnet'), 'pair', 'resnet50-resnet18'),
 }
 
 
@@ -273,7 +274,7 @@ def test_a_run_folder_in_use(bad, capsys, monkeypatch):
     other = subprocess.Popen([sys.executable, '-c', code, bad/'held'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == 'held\n'
-        said = refuse(study.kd_study, arguments({**TINY, 'out': 'held'}), 'kd_study', 'out', capsys, bad, monkeypatch)
+        said = refuse(cli.kd_study, arguments({**TINY, 'out': 'held'}), 'kd_study', 'out', capsys, bad, monkeypatch)
         assert 'another run' in said and 'Wait' in said
     finally: other.communicate()
 
@@ -296,7 +297,7 @@ def files(folder): return {str(p.relative_to(folder)): p.stat().st_size for p in
 
 def test_a_full_disk(full, bad, capsys, monkeypatch):
     before = files(full)
-    said = refuse(study.kd_study, arguments({**TINY, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
+    said = refuse(cli.kd_study, arguments({**TINY, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
     assert 'No space left' in said and 'room' in said and files(full) == before
 
 
@@ -304,7 +305,7 @@ def test_a_full_disk(full, bad, capsys, monkeypatch):
 def test_a_disk_that_fills_up(workers, full, bad, capsys, monkeypatch):
     "What was finished before stays whole, and the study goes on from there when there is room."
     os.truncate(full/'filler', 700_000)
-    said = refuse(study.kd_study, arguments({**TINY, 'workers': workers, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
+    said = refuse(cli.kd_study, arguments({**TINY, 'workers': workers, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
     assert 'No space left' in said and 'room' in said
     assert not [p for p in full.rglob('*') if '.part' in p.name]
     finished = {f for p in full.glob('run/steps/*.json') for f in json.loads(p.read_text())['files']}
@@ -317,12 +318,12 @@ def test_a_read_only_disk(full, bad, capsys, monkeypatch):
     os.truncate(full/'filler', 1000)
     subprocess.run(['mount', '-o', 'remount,ro', full], check=True)
     before = snapshot(full)
-    said = refuse(study.kd_study, arguments({**TINY, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
+    said = refuse(cli.kd_study, arguments({**TINY, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
     assert 'Read-only' in said and snapshot(full) == before
 
 
 def test_a_training_that_diverges(tmp_path, bad, capsys, monkeypatch):
-    said = refuse(study.kd_study, arguments({**TINY, 'lr': 1e30, 'out': tmp_path/'run'}), 'kd_study', 'lr', capsys, bad, monkeypatch)
+    said = refuse(cli.kd_study, arguments({**TINY, 'lr': 1e30, 'out': tmp_path/'run'}), 'kd_study', 'lr', capsys, bad, monkeypatch)
     assert 'lower learning rate' in said and 'Exception' not in said
     assert not list((tmp_path/'run').glob('models/KL*')) and not list((tmp_path/'run').glob('steps/students*KL*'))
 

@@ -2,8 +2,8 @@
 import re
 import pytest
 
-HELP = 'import sys; sys.argv = ["{0}", "--help"]; from kd_knowledge.study import {0}; {0}()'
-COMMANDS = ['kd_study', 'kd_probe']
+HELP = 'import sys; sys.argv = ["{0}", "--help"]; from kd_knowledge.cli import {0}; {0}()'
+COMMANDS = ['kd_study', 'kd_probe', 'kd_results', 'kd_explore']
 
 def options(text):
     "Name -> what the help says of it, for every option in an argparse help text."

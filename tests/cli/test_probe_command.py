@@ -28,11 +28,13 @@ def test_networks_of_a_module(tmp_path, monkeypatch, capsys):
 
 FULL = '''
 import resource, sys, psutil, torch
-from kd_knowledge import data, models, probes, study
+from kd_knowledge import data, models, probes
+from kd_knowledge.study.config import Probing
+from kd_knowledge.study.probing import ask_probe
 torch.set_num_threads(1)
 make = lambda seed: models.create_model('resnet_small', 10, width=32, seed=seed)
 cast, images = probes.Cast(make(0), dict(Ind=make(1), KL=make(2))), data.get_images('shapes', 'valid', size=64, n=256)
-ask = lambda images: study._ask(study.Probing(device='cpu'), 'fidelity', cast, images, dict)
+ask = lambda images: ask_probe(Probing(device='cpu'), 'fidelity', cast, images, dict)
 ask(images.subset(range(32)))
 if len(sys.argv) > 1: resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + int(sys.argv[1])*2**20, -1))
 print(ask(images).value.sum().round(3))

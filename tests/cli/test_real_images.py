@@ -6,12 +6,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kd_knowledge import study
+from kd_knowledge.probes.core import PROBES
 from kd_knowledge.probes import ESTIMATES
-from kd_knowledge.study.config import PROBES
 from kd_knowledge.cli import kd_probe, kd_study
+from tests.common import needs_fashion
 
-DEBIAN = Path('/usr/share/datasets/fashion-mnist')
 SMALL = ['--teacher-args', '{width: 8}', '--student-args', '{width: 4}', '--device', 'cpu', '--no-starred', '--lr', '.02']
 WORDS = 'inherited', 'opposite', 'no evidence', 'cannot tell'
 
@@ -28,7 +27,7 @@ def report(folder):
     return re.sub(r'\s+', ' ', re.sub('<[^>]+>', ' ', re.sub('(?s)<style.*?</style>', '', html)))
 
 
-@pytest.mark.skipif(not DEBIAN.is_dir(), reason=f"Debian's dataset-fashion-mnist is not in {DEBIAN}: apt-get install dataset-fashion-mnist")
+@needs_fashion
 def test_fashion_mnist(tmp_path, capsys):
     folder = tmp_path/'fashion'
     status = kd_study(['--data', 'fashion_mnist', '--n-train', '512', '--n-probe', '128', '--probe-args', '{boundary: {planes: 5, points: 5}}', '--bs', '32', '--teacher-epochs', '3', '--epochs', '2', '--seeds', '2',

@@ -1,20 +1,28 @@
 "Every named study of the paper builds its networks, reads a miniature of its data in the real layout, trains a step of each objective and runs its probes."
+import gc
 import gzip
 from contextlib import redirect_stdout
 from dataclasses import asdict
+from functools import partial
 from io import StringIO
-from pathlib import Path
 
-from tests import miniature
 import numpy as np
 import pytest
+import torch
+from fastai.optimizer import OptimWrapper
 
-from kd_knowledge import data, probes, study
+from kd_knowledge import data, probes
 from kd_knowledge.core import KDError
-from kd_knowledge.study.presets import NEEDS, PRESETS, load_preset
-from kd_knowledge.study.config import Study
+from kd_knowledge.distillation import distill_learner
+from kd_knowledge.study.config import config_of, Study
+from kd_knowledge.study.presets import load_preset, NEEDS, PRESETS, read_preset
+from kd_knowledge.study.probing import try_probes
+from kd_knowledge.study.run import untrained_learners
+from kd_knowledge.study.steps import check_names, objectives_of
+from kd_knowledge.study.training import new_network, study_dls
+from tests import miniature
 
-DEBIAN = Path('/usr/share/datasets/fashion-mnist')
+LARGE = 50_000_000  # parameters of a student that is trained with one objective at a time, so that memory holds it
 
 
 def mnist(folder, n=40):
@@ -39,59 +47,115 @@ def root(tmp_path_factory):
     return root
 
 
+def smaller(name, given):
+    "A preset's config at the size of a test: a few small images, teachers with random weights."
+    given |= dict(teacher_weights='', bs=4, n_train=12, n_probe=5, workers=1, device='cpu')
+    if given['size'] == 224 or name in ('pacs', 'vlcs'): given['size'] = 64
+    if given['probe_args'].get('shift', {}).get('wide') and given['size'] == 64:
+        given['probe_args'] = dict(shift=dict(shifts=[2, 8], wide=True))
+    if given['teacher'] == 'vit_b_32': given['teacher_args'] = dict(image_size=64)
+    for role in ('teacher', 'student'):
+        if given[role] in ('vgg19', 'vgg11'): given[f'{role}_args'] = dict(init_weights=False)
+    for k in ('data_args', 'teacher_data'):
+        if 'train_groups' not in given[k]: continue
+        given[k] = given[k] | dict(train_groups=[min(g, 2) for g in given[k]['train_groups']])
+        given['n_train'] = None
+    return given
+
+
 @pytest.fixture
 def small(root, monkeypatch):
-    "A preset, as it is but for its size: a few images, one epoch, teachers with random weights."
+    "A preset, as it is but for its size."
     monkeypatch.setenv('KD_DATA', str(root))
     miniature.trust(monkeypatch, root)
+
     def make(name):
-        folders = dict(stylized_imagenet=root/'stylized') if 'stylized_imagenet' in study._needed(PRESETS[name]) else {}
-        given = asdict(load_preset(name, **folders))
-        given |= dict(teacher_weights='', bs=4, n_train=12, n_probe=5, workers=1, device='cpu')
-        if given['size'] == 224:
-            given['size'] = 64
-            if given['probe_args'].get('shift', {}).get('wide'): given['probe_args'] = dict(shift=dict(shifts=[2, 8], wide=True))
-        if given['teacher'] == 'vit_b_32': given['teacher_args'] = dict(image_size=64)
-        for role in ('teacher', 'student'):
-            if given[role] in ('vgg19', 'vgg11'): given[f'{role}_args'] = dict(init_weights=False)
-        for k in ('data_args', 'teacher_data'):
-            if 'train_groups' in given[k]: given[k] = given[k] | dict(train_groups=[min(g, 2) for g in given[k]['train_groups']])
-        if any('train_groups' in given[k] for k in ('data_args', 'teacher_data')): given['n_train'] = None
-        return Study(**given).check().filled()
+        stylized = 'stylized_imagenet' in read_preset(name).get('needs', [])
+        given = asdict(load_preset(name, **(dict(stylized_imagenet=root/'stylized') if stylized else {})))
+        return check_names(Study(**smaller(name, given)).check()).filled()
+
     return make
+
+
+def learners(asked):
+    "A Learner of all students together; of large ones, one after another with one network for all."
+    student = new_network(asked, 'Ind', 2)
+    if sum(p.numel() for p in student.parameters()) < LARGE:
+        with redirect_stdout(StringIO()): teacher, learn = untrained_learners(asked)
+        assert learn.dls.c == teacher.dls.c and set(learn.students) == {'Ind', *asked.objectives}
+        yield learn
+        return
+    dls = study_dls(asked, '', asked.seed)
+    teacher, student = new_network(asked, 'T', dls.c), new_network(asked, 'Ind', dls.c)
+    for name, objective in dict(Ind=None, **objectives_of(asked)).items():
+        with redirect_stdout(StringIO()): yield distill_learner(dls, teacher, {name: objective}, student=lambda: student)
+
+
+def few(net): return [p.detach().flatten()[:1000].clone() for p in net.parameters()]
+
+
+def check_training(learn):
+    "One step moves every student, and each term of its loss is a number."
+    before = {k: few(net) for k, net in learn.students.items()}
+    learn.dls.train.n = 4
+    learn.opt_func = partial(OptimWrapper, opt=torch.optim.SGD)  # without the two further copies of the weights that Adam keeps
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert np.isfinite(learn.distill.log.value).all() and set(learn.distill.log.student) == set(learn.students)
+    for k, net in learn.students.items(): assert any(not p.equal(q) for p, q in zip(few(net), before[k])), k
+    for p in learn.cohort.parameters(): p.grad = None
 
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_a_preset_works(small, name):
-    asked = small(name)
-    with redirect_stdout(StringIO()): teacher, learn = study._untrained(asked)
-    assert learn.dls.c == teacher.dls.c and set(learn.students) == {'Ind', *asked.objectives}
-    before = {k: [p.detach().clone() for p in net.parameters()] for k, net in learn.students.items()}
-    learn.dls.train.n = 4
-    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
-    assert np.isfinite(learn.distill.log.value).all() and set(learn.distill.log.student) == set(learn.students)
-    for k, net in learn.students.items(): assert any(not p.equal(q) for p, q in zip(net.parameters(), before[k])), k
-    students = dict(Ind=learn.students['Ind'], S=list(learn.students.values())[-1])
-    study._try_probes(asked, probes.Cast(learn.cohort.teacher, students), learn.dls.valid_ds)
+    asked, trained = small(name), set()
+    for learn in learners(asked):
+        check_training(learn)
+        trained |= set(learn.students)
+        teacher, students, images = learn.cohort.teacher, list(learn.students.values()), learn.dls.valid_ds
+    assert trained == {'Ind', *asked.objectives}
+    learn.opt = None
+    try_probes(asked, probes.Cast(teacher or students[0], dict(Ind=students[0], S=students[-1])), images)
+    gc.collect()
 
 
 def test_what_presets_need():
-    for name, preset in PRESETS.items():
-        needed = study._needed(preset)
+    for name in PRESETS:
+        settings = read_preset(name)
+        needed = settings.get('needs', [])
         assert (not needed) == name.startswith('shapes'), name
-        assert preset.about and all(n in NEEDS for n in needed)
-        study._known(preset.study, list(asdict(Study())), name, 'a key of a study')
+        assert settings['about'] and all(n in NEEDS for n in needed)
+        assert set(config_of(settings)) <= set(asdict(Study()))
+        read = {v for v in (settings.get('data'), settings.get('domain_data')) if v in NEEDS}
+        assert read <= set(needed) and set(needed) - read <= {'stylized_imagenet'}, name
+
+
+def test_a_copied_preset_runs(tmp_path, fresh):
+    "With its base, its needs and a folder for them, as a config of one's own."
+    from kd_knowledge.study.config import SETTINGS
+    (tmp_path/'mine.yaml').write_text((SETTINGS/'vgg19-vgg11-imagenet.yaml').read_text())
+    command = 'import sys; from kd_knowledge.cli import kd_study; sys.exit(kd_study(sys.argv[1:]))'
+    told = fresh(command, '--config', tmp_path/'mine.yaml', '--imagenet', tmp_path/'nowhere', '--out', tmp_path/'run')
+    assert told.returncode == 2 and told.stdout.startswith(f'{tmp_path/"mine.yaml"}: E1, E2') and 'needs ImageNet' in told.stdout
+    assert told.stderr.startswith('kd_study: data: ') and str(tmp_path/'nowhere') in told.stderr and len(told.stderr.splitlines()) == 1
+
+
+def test_the_list_of_presets(fresh):
+    told = fresh('from kd_knowledge.cli import kd_study; kd_study(["--list"])')
+    assert told.stderr == '' and all(f'{name}: ' in told.stdout for name in PRESETS)
+    assert told.stdout.count('    costs ') == len(PRESETS) and 'needs ImageNet-1k (150 GB)' in told.stdout
 
 
 def test_a_preset_tells_what_it_needs_and_costs(tmp_path, fresh):
     command = 'import sys; from kd_knowledge.cli import kd_study; sys.exit(kd_study(sys.argv[1:]))'
-    told = fresh(command, '--preset', 'shapes-nobody', '--n-train', 64, '--n-probe', 64, '--epochs', 1, '--teacher-epochs', 1, '--seeds', 1, '--independent-seeds', 1,
-                 '--probes', 'fidelity', '--out', tmp_path/'run')
+    told = fresh(command, '--preset', 'shapes-nobody', '--n-train', 64, '--n-probe', 64, '--epochs', 1, '--teacher-epochs', 1,
+                 '--seeds', 1, '--independent-seeds', 1, '--probes', 'fidelity', '--workers', 1, '--out', tmp_path/'run')
     assert told.returncode == 0, told.stderr
     first, plan = told.stdout.splitlines()[:2]
     assert first.startswith('shapes-nobody: E13') and plan.startswith('1 teacher x 1 epochs, 4 students x 1 epochs of 64 images: about ')
 
 
-@pytest.mark.parametrize('call, said', [(lambda: load_preset('shape'), 'Did you mean shapes'), (lambda: load_preset('pacs', imagenet='x'), 'not a data set that pacs needs')])
+@pytest.mark.parametrize('call, said', [
+    (lambda: load_preset('shape'), 'Did you mean shapes'),
+    (lambda: load_preset('pacs', imagenet='x'), 'not a data set that pacs needs')])
 def test_bad_presets(call, said):
     with pytest.raises(KDError, match=said): call()

@@ -23,7 +23,8 @@ import json, os, shutil, signal, socket, sys, time, warnings
 from pathlib import Path
 warnings.simplefilter('ignore')
 import accelerate, torch
-from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, report
+from kd_knowledge import data, distillation, models, probes
+from kd_knowledge.study import run as _
 from kd_knowledge.cli import kd_study
 
 top, argv = Path(sys.argv[1]), sys.argv[2:]
@@ -100,7 +101,7 @@ def runs(tmp_path_factory):
 def launched(tmp_path_factory):
     "The folder of a study that `accelerate launch` began and ended in two processes, and what was printed."
     folder = tmp_path_factory.mktemp('launched')/'two'
-    launch = [Path(sys.executable).parent/'accelerate', 'launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', '0', '-m', 'kd_knowledge.study']
+    launch = [Path(sys.executable).parent/'accelerate', 'launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', '0', '-m', 'kd_knowledge.cli']
     res = output([*launch, *arguments(out=folder)], env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert res.returncode == 0, res.stderr[-3000:]
     return folder, res.stdout
@@ -200,7 +201,7 @@ def test_the_slurm_script_names_every_pair_and_seed(script):
     def element(i):
         return output(['bash'], input='accelerate() { echo "$@"; }\n' + script, env={**os.environ, 'SLURM_ARRAY_TASK_ID': str(i), 'IMAGENET': '/data'})
     said = [element(i).stdout for i in range(first, last + 1)]
-    named = [re.search(r'-m kd_knowledge.study --preset (\S+) --imagenet /data --seed (\d) --out (\S+)$', s).groups() for s in said]
+    named = [re.search(r'-m kd_knowledge\.cli --preset (\S+) --imagenet /data --seed (\d) --out (\S+)$', s).groups() for s in said]
     presets, seeds, folders = (set(v) for v in zip(*named))
     assert len(named) == len(folders) == len(presets)*len(seeds) == len({n[:2] for n in named}) and presets <= set(PRESETS) and first == 0
     assert element(last).returncode == 0 != element(last + 1).returncode

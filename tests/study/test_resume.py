@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from kd_knowledge.study.config import Study
-from kd_knowledge.study.run import Worker
+from kd_knowledge.study.processes import start_processes
 from kd_knowledge.cli import kd_study
 
 TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}', student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03, probe_args='{adversarial: {eps: 0.1}}', device='cpu')
@@ -18,9 +18,7 @@ import json, os, random, signal, sys, time, warnings
 from pathlib import Path
 warnings.simplefilter('ignore')
 os.cpu_count = lambda: 2 # one thread for a run alone, and for each of two workers
-from kd_knowledge import adversarial, data, distillation, invariance, localization, models, probes, report
-from kd_knowledge.study.config import Study
-from kd_knowledge.study.run import Worker
+from kd_knowledge.study import run as _
 from kd_knowledge.cli import kd_study
 
 top, argv, rng = Path(sys.argv[1]), sys.argv[2:], random.Random(0)
@@ -151,11 +149,74 @@ def test_two_runs_at_once(tmp_path, capsys):
     first.stderr.close()
 
 
-def test_a_worker_keeps_to_its_threads(tmp_path, monkeypatch):
-    "Also where the environment gives MKL more of them, which PyTorch would follow: two workers with two threads each on two cores take many times as long."
+def test_the_folder_may_be_renamed(runs, fresh):
+    "Wherever it lies by then, what is done is done, before PyTorch is imported."
+    top, _ = runs
+    moved = (top/'through').rename(top/'elsewhere')
+    code = 'import sys; from kd_knowledge.cli import kd_study; kd_study(); print("torch" in sys.modules, file=sys.stderr)'
+    res = fresh(code, *arguments(moved, workers=2))
+    moved.rename(top/'through')
+    assert res.stderr == 'False\n' and f'Report: {moved/"report.html"}' in res.stdout and ' s   ' not in res.stdout.split('Accuracy')[0]
+
+
+def test_a_process_keeps_to_its_threads(monkeypatch):
+    "Also where the environment gives MKL more of them, which PyTorch would follow: two processes on two cores take many times as long."
     monkeypatch.setenv('MKL_NUM_THREADS', '2')
-    worker = Worker(Study(out=str(tmp_path)), 1, 0)
-    try: env = dict(v.split('=', 1) for v in Path(f'/proc/{worker.process.pid}/environ').read_text().split('\0') if '=' in v)
-    finally: worker.close()
-    threads = subprocess.run([sys.executable, '-c', 'import torch; print(torch.get_num_threads())'], env=env, capture_output=True, text=True)
-    assert threads.stdout == '1\n', threads.stderr
+    monkeypatch.setattr(os, 'cpu_count', lambda: 2)
+    executors = start_processes(2)
+    try: assert [e.submit(torch.get_num_threads).result() for e in executors] == [1, 1]
+    finally:
+        for e in executors: e.shutdown(kill_workers=True)
+
+
+CHILDREN = """
+import os, sys, time
+from kd_knowledge.study import processes
+executors = processes.start_processes(2)
+working = [e.submit(time.sleep, 600) for e in executors]
+print(*(p for e in executors for p in e._processes), flush=True)
+working[0].result()
+"""
+
+
+def alive(pid): return Path(f'/proc/{pid}').exists() and Path(f'/proc/{pid}/stat').read_text().split()[2] != 'Z'
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
+def test_children_end_with_their_parent():
+    "Also in the middle of a step, and when it is killed."
+    parent = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', CHILDREN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    children = parent.stdout.readline().split()
+    time.sleep(1)
+    assert len(children) == 2 and all(map(alive, children))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 60
+    while any(map(alive, children)) and time.monotonic() < deadline: time.sleep(.1)
+    assert not any(map(alive, children))
+
+
+def test_a_killed_child_ends_the_study_in_one_line(tmp_path):
+    "Nothing is lost: the same command goes on."
+    code = 'from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())'
+    argv = arguments(tmp_path/'run', workers=2, probes='colour', epochs=200, objectives='{KL: {}}')
+    study = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path/'run').glob('steps/teacher T*.json')) and study.poll() is None: time.sleep(.02)
+    children = [p for p in Path('/proc').glob('[0-9]*') if parent_of(p) == study.pid]
+    worker = next(int(p.name) for p in children if 'popen_loky' in command_of(p))
+    os.kill(worker, signal.SIGKILL)
+    err = study.communicate(timeout=120)[1]
+    assert study.returncode == 2 and err == 'kd_study: workers: one of them ended. The same command goes on from the last finished step\n'
+    assert not [p for p in (tmp_path/'run').rglob('*') if '.part' in p.name]
+    assert list((tmp_path/'run').glob('steps/teacher T*.json')) and not (tmp_path/'run'/'report.html').exists()
+
+
+def command_of(p):
+    try: return (p/'cmdline').read_text()
+    except OSError: return ''
+
+
+def parent_of(p):
+    try: return int((p/'stat').read_text().rsplit(')', 1)[1].split()[1])
+    except OSError: return 0
