@@ -258,14 +258,12 @@ def _separable(dims, points, seed):
     if (z[0] > 0) == (z[1] > 0): x[1] -= 2*z[1]/(weights @ weights)*weights
     return weights, bias, x
 
-# %% ../../nbs/48_probes.boundary.ipynb #c91e11d5
+# %% ../../nbs/48_probes.boundary.ipynb #ad9b1212
 def _independent(seed=0):
     "Linear classifiers that separate what can be separated, by name."
-    # lazy: half a second that only the linear case needs, and no study
-    from sklearn.linear_model import LogisticRegression, Perceptron
-    from sklearn.svm import SVC
-    return {'logistic': LogisticRegression(C=1e4, max_iter=1000), 'perceptron': Perceptron(tol=None, random_state=seed),
-            'SVM': SVC(kernel='linear', C=1e4)}
+    from sklearn import linear_model, svm # lazy: half a second that only the linear case needs, and no study
+    return {'logistic': linear_model.LogisticRegression(C=1e4, max_iter=1000),
+            'perceptron': linear_model.Perceptron(tol=None, random_state=seed), 'SVM': svm.SVC(kernel='linear', C=1e4)}
 
 def _fit_labels(classifier, x, labels):
     "Weights and bias of a linear classifier."
