@@ -230,7 +230,7 @@ class Probe:
     needs:str='' # what the data must have: `domains`, `cue conflict` or `groups`
     lacks:callable=None # given a config as a dict: does `T*` lack the property, so that its students are the control?
     trial:callable=None # asked instead of `ask` when a study tries everything on four images
-    cost:int=1 # beside other probes; the costly ones begin first
+    cost:int=1 # beside other probes, 0 or more; the costly ones begin first
 
     def __repr__(self): return f'Probe({self.name!r}: {self.question})'
 
