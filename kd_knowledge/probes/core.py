@@ -203,7 +203,7 @@ SAMPLES = dict( # what a row's `sample` can be
 
 PLACES = 'student value control condition teacher probe'.split() # what a phrase may name
 
-# %% ../../nbs/40_probes.core.ipynb #d1ac5628
+# %% ../../nbs/40_probes.core.ipynb #37073b88
 @dataclass(frozen=True, repr=False)
 class Probe:
     "What a probe asks, of which networks and images, and in which words and pictures its answer is told."
@@ -230,7 +230,7 @@ class Probe:
     needs:str='' # what the data must have: `domains`, `cue conflict` or `groups`
     lacks:callable=None # given a config as a dict: does `T*` lack the property, so that its students are the control?
     trial:callable=None # asked instead of `ask` when a study tries everything on four images
-    cost:int=1 # beside other probes, 1 or more; the costly ones begin first
+    cost:int=1 # beside other probes, 0 or more; the costly ones begin first
 
     def __repr__(self): return f'Probe({self.name!r}: {self.question})'
 

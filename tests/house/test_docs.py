@@ -61,6 +61,7 @@ def faults(name, o):
 @pytest.mark.parametrize('name', MODULES)
 def test_everything_public_is_documented(name):
     module, found = importlib.import_module(name), []
+    if not hasattr(module, '__all__'): return  # a folder without an index has no notebook
     if not module.__doc__: found.append(f'{name}: no docstring (the quoted line under the title)')
     for n, o in public(module).items():
         found += faults(f'{name}.{n}', o)

@@ -10,6 +10,9 @@ from tests.report.runs import long_table, make_run, many_images
 
 def test_figures_that_are_there_stay_unless_they_shall_be_redrawn(tmp_path):
     folder = make_run(tmp_path)
+    for name in ('estimates', 'values'): # two probes will do
+        rows = pd.read_csv(folder/f'{name}.csv', dtype=str)
+        rows[rows.probe.isin(['colour', 'adversarial'])].to_csv(folder/f'{name}.csv', index=False)
     write_report(folder)
     kept, lost = (next((folder/'figures').glob(f'{p}-*.png')) for p in ('colour', 'adversarial'))
     drawn = kept.read_bytes()

@@ -38,8 +38,8 @@ def test_headline_and_controls(written):
 
 def test_what_was_compared(written):
     run = read_run(written[0])
-    assert compared(run) == ('KL and CRD (2 networks of each), distilled from a teacher, against 3 independent networks '
-                             'of the same architecture, trained without one (shapes; resnet_small → resnet_small).')
+    assert compared(run) == ('KL and CRD (2 networks of each), distilled from a teacher, against 3 independent '
+                             'networks of the same architecture, trained without one (shapes; resnet_small → resnet_small).')
     assert unstarred(run.estimates).student.unique().tolist() == ['KL', 'CRD']
 
 def test_tally_counts_each_kind(written):
@@ -51,7 +51,8 @@ def test_tally_counts_each_kind(written):
 @pytest.mark.parametrize('changed,teacher,wanted', [
     ({}, .76, [.5, .4, .6]), (dict(control=.5, difference=-.1, low=-.2, high=.05), .3, [.5, -.25, 1.]),
     (dict(control=.3, difference=.7, low=.6, high=.8), 1., [1., .857, 1.143]),
-    (dict(null_low=-.4, null_high=.4), .4, None), (dict(null_low=np.nan, null_high=np.nan), .065, None),
+    (dict(null_low=-.4, null_high=.4), .4, None),
+    (dict(null_low=np.nan, null_high=np.nan), .065, None),
     ({}, np.nan, None)])
 def test_share(changed, teacher, wanted):
     found = share(row(**changed), teacher)
