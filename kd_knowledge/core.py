@@ -122,7 +122,7 @@ def fingerprint(
     "Twelve hexadecimal digits that change when any of `parts` does."
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
-# %% ../nbs/00_core.ipynb #d16f87d8
+# %% ../nbs/00_core.ipynb #de48d009
 class RunFolder:
     "A folder of finished steps that can be resumed; use it as a block, which holds its lock."
     def __init__(self,
@@ -140,21 +140,21 @@ class RunFolder:
 
     def __exit__(self, *error): self.lock.release()
     def __truediv__(self, name): return self.path/name
-    def _record(self, name): return self.path/'steps'/f'{name.replace("/", "-")}.json'
+    def _record_path(self, name): return self.path/'steps'/f'{name.replace("/", "-")}.json'
 
-# %% ../nbs/00_core.ipynb #c334890c
+# %% ../nbs/00_core.ipynb #160e04f3
 @patch
 def done(self:RunFolder,
     name:str, # the step's name
     key:str, # its fingerprint
 ) -> dict: # its record, or None if it has to be done
     "The record of a finished step whose key and files are still what they were."
-    path = self._record(name)
+    path = self._record_path(name)
     record = json.loads(path.read_text()) if path.exists() else {}
     fresh = record.get('key') == key and all((self.path/f).exists() for f in record['files'])
     return record if fresh else None
 
-# %% ../nbs/00_core.ipynb #86ca454e
+# %% ../nbs/00_core.ipynb #193af27f
 def _seen_from(folder, path):
     "A path below a folder as seen from there, with slashes on every system."
     return Path(os.path.relpath(path, folder.absolute()) if os.path.isabs(path) else path).as_posix()
@@ -167,7 +167,7 @@ def finish(self:RunFolder,
     **about, # what else to remember, for example seconds
 ):
     "Record that a step is finished. Its files must be written before."
-    write_json(self._record(name), dict(
+    write_json(self._record_path(name), dict(
         step=name, key=key, files=[_seen_from(self.path, f) for f in files], versions=versions(),
         finished=time.strftime('%Y-%m-%d %H:%M:%S'), **about))
 

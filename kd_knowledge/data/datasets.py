@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-# %% ../../nbs/15_data.datasets.ipynb #db20f293
+# %% ../../nbs/15_data.datasets.ipynb #aeb906ef
 from ..core import one_of, require
 from ..torch_core import generator
-from .images import _check_number, _read_all, Images, join
+from .images import _check_number, _read_stack, Images, join
 from .world import _world, DOMAINS, domains, GROUPS, hash_uniform, VALID_START
 from .folders import _read_folder, _shared_domains
 from .cache import _cache_rows
@@ -60,7 +60,7 @@ def offers(
     record = DATASETS.get(str(data), DataSet(''))
     return {*record.knows, *(['domains'] if record.domains else [])}
 
-# %% ../../nbs/15_data.datasets.ipynb #8a238324
+# %% ../../nbs/15_data.datasets.ipynb #f932c994
 def _read_own(folder, split, seed, unlabeled=False, domain=None):
     "The images of a folder that somebody named."
     fix = f'Give a folder of class folders, or one of {", ".join(DATASETS)}'
@@ -72,7 +72,7 @@ def _folder_record(data):
     folder = Path(data).expanduser()
     return DataSet(Path(data).name, read=partial(_read_own, folder), domains=lambda root: _shared_domains(folder))
 
-def _record(data):
+def _record_of(data):
     "The record of a data set by its name, or of a folder."
     if isinstance(data, str) and data in DATASETS: return DATASETS[data]
     named = not isinstance(data, Path) and not any(c in str(data) for c in '/\\~.')
@@ -131,7 +131,7 @@ def _choice(there, n, seed):
     if n is None or n >= there: return torch.arange(there)
     return torch.randperm(there, generator=generator('choose', seed))[:n].sort().values
 
-# %% ../../nbs/15_data.datasets.ipynb #31b72201
+# %% ../../nbs/15_data.datasets.ipynb #86fa8a1f
 def _read_set(record, split, size, n, seed, argument, memory=2e9, cache=None, **options):
     "Read, choose `n` by seed (at most so many where `argument` is None), then decode or resize what was chosen."
     images, paint = _read_every(record, split, size, n, seed, argument, options)
@@ -141,7 +141,7 @@ def _read_set(record, split, size, n, seed, argument, memory=2e9, cache=None, **
     if len(idxs) < there: images = images.subset(idxs)
     if images.in_memory: images.x = _resize(paint(images.x, idxs), size)
     elif cache: images.x = _cache_rows(images, cache)
-    if not images.in_memory and len(images) * 3 * size * size <= memory: images.x = _read_all(images.x, size)
+    if not images.in_memory and len(images) * 3 * size * size <= memory: images.x = _read_stack(images.x, size)
     return images
 
 # %% ../../nbs/15_data.datasets.ipynb #910f4eb0
@@ -176,11 +176,11 @@ def _domain_names(record, root=None, **options):
     "The domains of a data set, beyond the seen one of `shapes`; none where it has none."
     return list(record.domains(root) if callable(record.domains) else record.domains)
 
-# %% ../../nbs/15_data.datasets.ipynb #6c9a19fc
+# %% ../../nbs/15_data.datasets.ipynb #be63a90c
 def _load_images(data, split, size, n, seed, argument, domain=None, **options):
     "`get_images`, which names `n` as its caller does."
     require(split in ('train', 'valid'), 'split', f'got {split!r}', 'Give train or valid')
-    record = _record(data)
+    record = _record_of(data)
     size = record.size if size is None else size
     _check_number('size', size, 8, 'Give 8 or more pixels, for example 32')
     _check_number('seed', seed, 0, 'Give 0 or more')
@@ -193,7 +193,7 @@ def _load_images(data, split, size, n, seed, argument, domain=None, **options):
 
 def _load_one(data, split, size, n, seed, argument, options):
     "The images of one domain, drawn or read; either way they know how they were made."
-    record = _record(data)
+    record = _record_of(data)
     if record.draw:
         _check_options(record, options)
         return record.draw(split, size, n, seed, argument, **options)
@@ -213,7 +213,7 @@ def get_images(
     "Images in a fixed order. Raises `KDError` for whatever is unknown, missing, empty, broken or too much."
     return _load_images(data, split, size, n, seed, 'n', **kwargs)
 
-# %% ../../nbs/15_data.datasets.ipynb #5fd40079
+# %% ../../nbs/15_data.datasets.ipynb #9f99c8bf
 def domain_images(
     data='shapes', # a name of `DATASETS`, or a folder that holds domains
     domains=None, # names; None takes what the data set has (of `shapes` the unseen; of a folder all that share classes)
@@ -225,6 +225,6 @@ def domain_images(
 ) -> dict: # name -> Images; empty where the data set has no domains
     "The images of each domain, of `shapes` and digits of the same scenes. Raises `KDError` as `get_images` does."
     options = {k: v for k, v in kwargs.items() if k not in ('domain', 'train_groups')}
-    if domains is None: domains = _domain_names(_record(data), **options)
+    if domains is None: domains = _domain_names(_record_of(data), **options)
     names = [domains] if isinstance(domains, str) else list(domains)
     return {name: _load_images(data, split, size, n, seed, None, name, **options) for name in names}

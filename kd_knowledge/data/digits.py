@@ -55,12 +55,12 @@ def _on_colours(x, index, seed, photographs=None):
     colour = torch.from_numpy(hash_uniform(seed, index[:, None], np.arange(3))).float()[:, :, None, None]
     return torch.cat([(v + (255 - v) * c).round_().byte() for v, c in zip(x[:, None].split(4096), colour.split(4096))])
 
-# %% ../../nbs/16_data.digits.ipynb #c0ee2d13
+# %% ../../nbs/16_data.digits.ipynb #95b6a7aa
 def _sklearn_datasets():
     from sklearn import datasets  # lazy: it takes about a second, which only these images are worth
     return datasets
 
-def _scale(image, side):
+def _shrink(image, side):
     "uint8 3 x H x W of a photograph whose shorter side is from 1 to 16 times `side`."
     scale = min(1, 16 * side / min(image.size))
     small = image.resize([max(side, round(scale * v)) for v in image.size], Image.BILINEAR)
@@ -69,11 +69,11 @@ def _scale(image, side):
 def _read_photographs(folder, side):
     "The photographs of a folder, or scikit-learn's two, so small that a patch of `side` pixels shows something."
     if folder is None:
-        return [_scale(Image.fromarray(v), side) for v in _sklearn_datasets().load_sample_images().images]
+        return [_shrink(Image.fromarray(v), side) for v in _sklearn_datasets().load_sample_images().images]
     paths = image_files(Path(str(folder)).expanduser())
     fix = 'Give a folder of photographs, or leave it out for two of scikit-learn'
     require(paths, 'photographs', f'no image in {folder}', fix)
-    return [_decode(p, 16 * side, partial(_scale, side=side)) for p in paths]
+    return [_decode(p, 16 * side, partial(_shrink, side=side)) for p in paths]
 
 # %% ../../nbs/16_data.digits.ipynb #3708a838
 def _on_photographs(x, index, seed, photographs=None):

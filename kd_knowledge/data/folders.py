@@ -47,8 +47,8 @@ def image_files(
 
 def _subfolders(folder): return sorted(p for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith('.'))
 
-# %% ../../nbs/13_data.folders.ipynb #932c78e3
-def _check_classes(folder, here, vocab):
+# %% ../../nbs/13_data.folders.ipynb #acbff649
+def _check_class_folders(folder, here, vocab):
     "Raise `KDError` unless `here`, class -> paths, is a folder of class folders, all of them among `vocab`."
     fix = ('Put the images into one folder for each class, or probe them without labels: '
            'unlabeled=True (--target predicted)')
@@ -63,7 +63,7 @@ def _read_classes(folder, vocab=None):
     "Paths, labels and vocabulary of a folder of class folders; with `vocab` the folders must be among them."
     here = {p.name: image_files(p) for p in _subfolders(folder)}
     vocab = vocab or list(here)
-    _check_classes(folder, here, vocab)
+    _check_class_folders(folder, here, vocab)
     labels = [vocab.index(k) for k, v in here.items() for _ in v]
     return [p for v in here.values() for p in v], torch.tensor(labels), vocab
 

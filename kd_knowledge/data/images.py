@@ -109,8 +109,8 @@ def _read_each(images, size):
             while ahead: yield ahead.popleft().result()
         finally: pool.shutdown(wait=False, cancel_futures=True)
 
-# %% ../../nbs/10_data.images.ipynb #a5f1ab18
-def _read_all(images, size, bar=True):
+# %% ../../nbs/10_data.images.ipynb #c2e2066a
+def _read_stack(images, size, bar=True):
     "uint8 N x 3 x size x size of many image files or rows; `bar` shows how far it is."
     if images and all(isinstance(i, _Row) for i in images):
         maps = {path: _map_bytes(path) for path in {i.path for i in images}}
@@ -152,7 +152,7 @@ def in_memory(self:Images) -> bool:
     "Whether the pixels lie in memory; else they are read from disk."
     return torch.is_tensor(self.x)
 
-# %% ../../nbs/10_data.images.ipynb #a9b86e74
+# %% ../../nbs/10_data.images.ipynb #16930cf6
 def _send(x, device):
     "A tensor on `device`; CUDA fetches it while the CPU goes on."
     return x.pin_memory().to(device, non_blocking=True) if device.type == 'cuda' else x.to(device)
@@ -164,7 +164,7 @@ def bytes_at(self:Images,
 ) -> torch.Tensor: # uint8, len(idxs) x 3 x H x W
     "The images `idxs` as bytes."
     device = torch.device(device or 'cpu')
-    if not self.in_memory: return _send(_read_all([self.x[int(i)] for i in idxs], self.size, bar=False), device)
+    if not self.in_memory: return _send(_read_stack([self.x[int(i)] for i in idxs], self.size, bar=False), device)
     if self._copy is None or self._copy[0] != device: self._copy = device, self.x.to(device)
     return self._copy[1][torch.as_tensor(idxs, device=device)]
 
@@ -200,7 +200,7 @@ def _replace(images, **fields):
     names = 'x y vocab size name masks cues groups group_vocab maker'.split()
     return Images(**{**{name: getattr(images, name) for name in names}, **fields})
 
-# %% ../../nbs/10_data.images.ipynb #1c5c2d3c
+# %% ../../nbs/10_data.images.ipynb #763ee894
 @patch
 def at(self:Images,
     size:int, # pixels of each side, 8 or more
@@ -210,7 +210,7 @@ def at(self:Images,
     fix = 'Take the images from get_images or domains, or give Images a maker'
     require(self.maker, 'size', f'nobody knows how to make {self.name} again', fix)
     images = self.maker(size)
-    if self.in_memory and not images.in_memory: images.x = _read_all(images.x, size)
+    if self.in_memory and not images.in_memory: images.x = _read_stack(images.x, size)
     return images
 
 # %% ../../nbs/10_data.images.ipynb #5e0b134c
@@ -243,7 +243,7 @@ def with_labels(self:Images,
             f'Give labels from 0 to {len(vocab) - 1}, or the vocab they belong to')
     return _replace(self, y=y, vocab=vocab, maker=_maker_of(self, 'with_labels', y, vocab))
 
-# %% ../../nbs/10_data.images.ipynb #575ee668
+# %% ../../nbs/10_data.images.ipynb #8d97bbcb
 def _cat(values):
     "Tensors, one after the other; None unless all of them are there."
     values = list(values)
@@ -252,7 +252,7 @@ def _cat(values):
 def _cat_pixels(images):
     "The pixels of several sets as one tensor, or their paths as one list where all lie on disk."
     if not any(i.in_memory for i in images): return [path for i in images for path in i.x]
-    return torch.cat([i.x if i.in_memory else _read_all(i.x, i.size) for i in images])
+    return torch.cat([i.x if i.in_memory else _read_stack(i.x, i.size) for i in images])
 
 def _join_at(makers, size): return join(*(make(size) for make in makers))
 

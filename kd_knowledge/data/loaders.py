@@ -117,14 +117,14 @@ def show_batch(self:ImageLoader,
     x, y, _ = self.one_batch() if b is None else b
     return show_images(x[:max_n], [self.dataset.vocab[k] for k in y[:max_n].tolist()], **kwargs)
 
-# %% ../../nbs/18_data.loaders.ipynb #f9ae3245
-def _workers(images, num_workers):
+# %% ../../nbs/18_data.loaders.ipynb #93a6252e
+def _worker_count(images, num_workers):
     "Processes that decode: none for images in memory or in a cache."
     if num_workers is not None: return num_workers
     ready = images.in_memory or isinstance(images.x[0], _Row)
     return 0 if ready or sys.platform in ('win32', 'darwin') else min(8, num_cpus())
 
-# %% ../../nbs/18_data.loaders.ipynb #4be8e851
+# %% ../../nbs/18_data.loaders.ipynb #5c2545f5
 def image_loaders(
     train:Images, # to train with
     valid:Images, # to measure with, in its order
@@ -139,10 +139,10 @@ def image_loaders(
     same = train.vocab == valid.vocab
     require(same, 'valid', 'its classes are not those of train', 'Give two splits of one data set')
     device = default_device(device)
-    more = dict(shuffle=True, drop_last=len(train) >= bs, num_workers=_workers(train, num_workers))
+    more = dict(shuffle=True, drop_last=len(train) >= bs, num_workers=_worker_count(train, num_workers))
     dls = DataLoaders(
         ImageLoader(train, bs, augment, seed, **more),
-        ImageLoader(valid, bs, seed=seed, num_workers=_workers(valid, num_workers)), device=device)
+        ImageLoader(valid, bs, seed=seed, num_workers=_worker_count(valid, num_workers)), device=device)
     dls.vocab, dls.c, dls.n_inp = train.vocab, len(train.vocab), 1
     return dls
 

@@ -92,8 +92,8 @@ def _texture(k, u, v, grain):
     if k == 8: return _contrast(_wave(np.sqrt(u * u + v * v) / 5))
     return _contrast(grain * 2 - 1)
 
-# %% ../../nbs/11_data.world.ipynb #d7409e42
-def _points(u, size):
+# %% ../../nbs/11_data.world.ipynb #1bfd7430
+def _pixel_centres(u, size):
     "Pixel centres N x H x W in units of 1/32 of the image, seen from the object's centre."
     axis = ((np.arange(size) + .5) * (32 / size)).astype(np.float32)
     col = lambda v: v.astype(np.float32)[:, None, None]
@@ -125,12 +125,12 @@ def _labels(seed, index, u, cue, conflict):
     agree, other = u[:, 1] < cue, np.floor(u[:, 2:4] * 10).astype(int)
     return y, np.where(agree, y, other[:, 0]), np.where(agree, y, other[:, 1])
 
-# %% ../../nbs/11_data.world.ipynb #fac5738d
+# %% ../../nbs/11_data.world.ipynb #7ca52e14
 def _scene(seed, index, size, cue, conflict=False):
     "The scenes of the images `index`: labels, distance to the edge (pixels), texture coordinates and grain."
     u = hash_uniform(seed, index[:, None], np.arange(40))
     y, texture, hue = _labels(seed, index, u, cue, conflict)
-    px, py = _points(u, size)
+    px, py = _pixel_centres(u, size)
     radius = 8 + 5 * u[:, 5]
     d = _by_kind(y, _distance, *_rotate(px, py, 2 * np.pi * u[:, 8], radius))
     d = d * (radius * size / 32).astype(np.float32)[:, None, None]
@@ -176,8 +176,8 @@ def _noise(scene, strength):
     unit = (bits[..., :3].astype(np.float32) * np.float32(2 / 65535) - 1).transpose(0, 3, 1, 2)
     return unit * np.asarray(strength, np.float32).reshape(-1, 1, 1, 1)
 
-# %% ../../nbs/11_data.world.ipynb #f4f9fc50
-def _photo(scene, noise=True):
+# %% ../../nbs/11_data.world.ipynb #dffa6863
+def _paint_photo(scene, noise=True):
     "The seen domain: a coloured, textured object before a faintly textured background."
     u = scene.u
     high = .55 + .45 * u[:, 11]
@@ -185,10 +185,10 @@ def _photo(scene, noise=True):
     return _compose(scene, front, _background(scene)) + (_noise(scene, .05 + .1 * u[:, 25]) if noise else 0)
 
 def _luminance(x): return (x * np.array([.299, .587, .114], np.float32)[:, None, None]).sum(1, keepdims=True)
-def _grey(scene): return _luminance(_photo(scene))
+def _paint_grey(scene): return _luminance(_paint_photo(scene))
 
-# %% ../../nbs/11_data.world.ipynb #cfee78c4
-def _sketch(scene):
+# %% ../../nbs/11_data.world.ipynb #4538bb2a
+def _paint_sketch(scene):
     "Outlined and hatched in pencil, on paper."
     line = np.clip(np.float32(scene.size / 32) - np.abs(scene.d), 0, 1)
     hatch = np.float32(.5) + np.float32(.5) * _wave((scene.tu + scene.tv) / 5)
@@ -196,22 +196,22 @@ def _sketch(scene):
     dark = (.55 + .3 * scene.u[:, 10]).astype(np.float32)[:, None, None]
     return np.float32(.93) - (np.maximum(line, hatch) * dark)[:, None] + _noise(scene, .04)
 
-def _silhouette(scene):
+def _paint_silhouette(scene):
     "Black on white."
     return _compose(scene, np.float32(0), np.float32(1))
 
-# %% ../../nbs/11_data.world.ipynb #9a92ad9f
-def _edge(scene):
+# %% ../../nbs/11_data.world.ipynb #48cb6463
+def _paint_edge(scene):
     "Edges of the noiseless picture, by Sobel's operator, black on white."
-    g = np.pad(_luminance(np.clip(_photo(scene, noise=False), 0, 1)), ((0, 0), (0, 0), (1, 1), (1, 1)), 'edge')
+    g = np.pad(_luminance(np.clip(_paint_photo(scene, noise=False), 0, 1)), ((0, 0), (0, 0), (1, 1), (1, 1)), 'edge')
     down = g[..., :-2, :] - g[..., 2:, :]
     right = g[..., :-2] - g[..., 2:]
     dy = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
     dx = right[..., :-2, :] + 2 * right[..., 1:-1, :] + right[..., 2:, :]
     return 1 - np.clip(np.sqrt(dx * dx + dy * dy) - np.float32(.4), 0, 1)
 
-# %% ../../nbs/11_data.world.ipynb #cd276d8e
-def _stylized(scene):
+# %% ../../nbs/11_data.world.ipynb #8afd2bf5
+def _paint_stylized(scene):
     "One texture, of no class, on object and background alike, in two hues that say nothing either."
     u, full = scene.u, np.ones(len(scene.u))
     kind = np.floor(u[:, 26] * 10).astype(int)
@@ -219,11 +219,11 @@ def _stylized(scene):
     back = _surface(scene, kind, u[:, 27] + .25 + .5 * u[:, 28], .3 + .4 * u[:, 16], .2 * full, .35 + .1 * u[:, 17])
     return _compose(scene, front, back) + _noise(scene, .05)
 
-# %% ../../nbs/11_data.world.ipynb #5e8d2731
+# %% ../../nbs/11_data.world.ipynb #5c821f46
 VALID_START = 10_000_000
 _PAINTERS = {
-    'photo': _photo, 'sketch': _sketch, 'stylized': _stylized, 'silhouette': _silhouette, 'edge': _edge,
-    'cue conflict': _photo, 'grey': _grey}
+    'photo': _paint_photo, 'sketch': _paint_sketch, 'stylized': _paint_stylized, 'silhouette': _paint_silhouette,
+    'edge': _paint_edge, 'cue conflict': _paint_photo, 'grey': _paint_grey}
 DOMAINS = [name for name in _PAINTERS if name != 'photo']
 
 def _paint(domain, seed, index, size, cue):

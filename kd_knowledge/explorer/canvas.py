@@ -22,7 +22,7 @@ SIDE, GAP, LINES = 1.15, 1.06, .44 # inches of a panel; panel and gap; room for 
 
 def new_canvas(
     columns, # panels side by side
-    rows=1, # panels above each other; a part of one where little room is needed
+    rows=1, # panels above each other, above 0; a part of one where little room is needed
     low=0., # where the axes begin, in panels; below 0 there is room for more text
 ) -> tuple: # the figure and its axes
     "A figure of panels in one pair of axes."
@@ -72,7 +72,7 @@ AXIS = '#444444' # colour of the axes
 def curve_axes(
     ax, # of `new_canvas`
     column:int, # where they begin, from 0 at the left
-    width:int, # how many panels wide
+    width:int, # panels, 1 or more
     x, # limits, two numbers
     xlabel:str, # below
     ylabel:str, # at the left

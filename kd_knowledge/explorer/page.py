@@ -81,7 +81,7 @@ def _voila():
 
 def serve(
     code:str, # the page's code, whose last line is shown
-    port:int=8866, # where the page is served on this machine
+    port:int=8866, # of this machine, where the page is served, 1 to 65535
     no_browser:bool=False, # whether to open no browser
 ):
     "Serve a page with what `code` shows, until it is stopped. Raises `KDError` where Voila is not installed."
@@ -105,7 +105,7 @@ def check_port(
 # %% ../../nbs/78_explorer.page.ipynb #b6740b38
 def serve_run(
     run, # a finished run folder
-    port:int=8866, # where the page is served on this machine
+    port:int=8866, # of this machine, where the page is served, 1 to 65535
     no_browser:bool=False, # whether to open no browser
 ):
     "Serve the page of a finished run, until it is stopped. Raises `KDError` for an unfinished run and a port in use."

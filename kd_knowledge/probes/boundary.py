@@ -8,12 +8,13 @@ __all__ = ['Plane', 'plane', 'triplets', 'boundary', 'plot_plane', 'linear_stude
 # %% ../../nbs/48_probes.boundary.ipynb #23b1fc8b
 from dataclasses import dataclass
 
-# %% ../../nbs/48_probes.boundary.ipynb #6efdacfc
+# %% ../../nbs/48_probes.boundary.ipynb #d49bb56b
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 # %% ../../nbs/48_probes.boundary.ipynb #c7774297
 from ..core import progress, require
@@ -33,17 +34,19 @@ def _corners(x):
             'Give three different images; is one of them twice in the set?')
     return torch.tensor([[0, 0], [width, 0], [along, height]], dtype=torch.float64)
 
-# %% ../../nbs/48_probes.boundary.ipynb #88cef2cc
+# %% ../../nbs/48_probes.boundary.ipynb #97acb41f
 def _check_grid(points): require(points >= 3, 'points', f'got {points}', 'Give 3 or more; the default is 20')
 
 def _grid(corners, points, margin):
+    "The points of the upright box around three corners, points^2 x 2."
     low, high = corners.amin(0), corners.amax(0)
     pad = margin*(high - low)
     u, v = (torch.linspace(a, b, points, dtype=torch.float64) for a, b in zip(low - pad, high + pad))
     return torch.cartesian_prod(v, u).flip(1)
 
-# %% ../../nbs/48_probes.boundary.ipynb #dfb441ff
+# %% ../../nbs/48_probes.boundary.ipynb #44ee81b1
 def _weights(grid, corners):
+    "The barycentric coordinates of points."
     third = grid[:, 1]/corners[2, 1]
     second = (grid[:, 0] - third*corners[2, 0])/corners[1, 0]
     return torch.stack((1 - second - third, second, third), 1)
@@ -57,20 +60,21 @@ class Plane:
     grid:torch.Tensor # where the points lie, points^2 x 2, row by row from the bottom
     weights:torch.Tensor # the points as mixtures of the three images, points^2 x 3, each row sums to 1
 
-# %% ../../nbs/48_probes.boundary.ipynb #db1ea277
+# %% ../../nbs/48_probes.boundary.ipynb #2998827b
 def plane(
     x:torch.Tensor, # three images, 3 x 3 x H x W, pixels in [0, 1]
     points:int=20, # points on each side of the grid, 3 or more
     margin:float=.1, # how far the grid goes beyond the three images on each side, in shares of that side, 0 or more
 ) -> Plane:
-    "The plane through three images with a grid in it (Somepalli 2022, section 3). Raises `KDError` for a grid too small or images on one line."
+    """The plane through three images with a grid in it (Somepalli 2022, section 3). Raises `KDError` for a grid too
+    small or images on one line."""
     require(len(x) == 3, 'triplet', f'{len(x)} images', 'Give three')
     _check_grid(points)
     corners = _corners(x)
     grid = _grid(corners, points, margin)
     return Plane(x, corners, grid, _weights(grid, corners))
 
-# %% ../../nbs/48_probes.boundary.ipynb #aecd034a
+# %% ../../nbs/48_probes.boundary.ipynb #a993e1fc
 @patch(as_prop=True)
 def inside(self:Plane) -> torch.Tensor: # bool, points^2
     "Which points lie in the triangle of the three images, edges included."
@@ -80,8 +84,10 @@ def inside(self:Plane) -> torch.Tensor: # bool, points^2
 def batches(self:Plane,
     bs:int=256, # points a batch, at most; 1 or more
 ):
-    "Yield the pixels of the points, N x 3 x H x W, in batches of about the same size. Outside the triangle they may leave [0, 1]."
-    for part in self.weights.to(self.x).chunk(-(-len(self.weights)//bs)): yield (part @ self.x.flatten(1)).view(-1, *self.x.shape[1:])
+    """Yield the pixels of the points, N x 3 x H x W, in batches of about the same size.
+    Outside the triangle they may leave [0, 1]."""
+    parts = self.weights.to(self.x).chunk(-(-len(self.weights)//bs))
+    for part in parts: yield (part @ self.x.flatten(1)).view(-1, *self.x.shape[1:])
 
 # %% ../../nbs/48_probes.boundary.ipynb #944c0227
 def _three(y, stream):
@@ -105,9 +111,10 @@ def triplets(
     stream, y = generator('planes', seed), torch.as_tensor(images.y).cpu()
     return torch.tensor([_three(y, stream) for _ in range(planes)])
 
-# %% ../../nbs/48_probes.boundary.ipynb #ef2369c5
-def _answers(networks, planes, bs):
-    "The class that each network gives to each point, networks x planes x points^2; each batch of points is made once, of a part of one plane or of several planes."
+# %% ../../nbs/48_probes.boundary.ipynb #f2c005cc
+def _classes(networks, planes, bs):
+    """The class that each network gives to each point, networks x planes x points^2; each batch of points is made once,
+    of a part of one plane or of several planes."""
     found = [[] for _ in networks]
     with torch.inference_mode():
         for parts in zip(*(here.batches(bs) for here in planes)):
@@ -115,24 +122,28 @@ def _answers(networks, planes, bs):
             for classes, m in zip(found, networks): classes.append(m.net(x).argmax(1))
     return torch.stack([torch.cat(classes) for classes in found]).unflatten(1, (len(planes), -1)).cpu()
 
-# %% ../../nbs/48_probes.boundary.ipynb #0c0eb9a2
+# %% ../../nbs/48_probes.boundary.ipynb #bfcdc7e2
 def _shares(answers, inside):
-    "The share of points where each network but the first answers as the first: all points, and those inside the triangle (NaN if none)."
+    "The share of points where each network but the first answers as the first: of all, and of those inside (or NaN)."
     same = (answers[1:] == answers[:1]).double()
     return same.mean(1), same[:, inside].mean(1)
 
-def _compare(cast, corners, points, bs):
+def _plane_shares(cast, corners, points, bs):
     "The shares of each plane through three images, given planes x 3 x 3 x H x W."
     planes = [plane(x, points) for x in corners]
-    return [_shares(answers, here.inside) for answers, here in zip(_answers(cast.networks, planes, bs).unbind(1), planes)]
+    answers = _classes(cast.networks, planes, bs).unbind(1)
+    return [_shares(classes, here.inside) for classes, here in zip(answers, planes)]
 
-# %% ../../nbs/48_probes.boundary.ipynb #cc4a5bd2
+# %% ../../nbs/48_probes.boundary.ipynb #6a595eff
 def _sets(images, domains):
-    require(domains is None or isinstance(domains, dict), 'domains', f'got {type(domains).__name__}', 'Give a dict, name -> Images')
-    require('seen' not in (domains or {}), 'domains', "'seen' is the name of the images themselves", 'Call the domain something else')
+    "Name -> images of the domain seen and of the others."
+    require(domains is None or isinstance(domains, dict), 'domains', f'got {type(domains).__name__}',
+            'Give a dict, name -> Images')
+    require('seen' not in (domains or {}), 'domains', "'seen' is the name of the images themselves",
+            'Call the domain something else')
     return {'seen': images, **(domains or {})}
 
-# %% ../../nbs/48_probes.boundary.ipynb #0dbd549b
+# %% ../../nbs/48_probes.boundary.ipynb #868f4aec
 def boundary(
     cast, # a `Cast`
     images, # an `Images` of 3 or more: the domain seen
@@ -142,9 +153,10 @@ def boundary(
     seed:int=0, # of the triplets
     bs:int=256, # points a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
-) -> pd.DataFrame: # the long table: conditions `seen` and the domains, metrics `agreement` and `agreement inside`, a sample is a plane
-    """On which share of a plane through three images does a network answer as the teacher does (paper, section 6, Table 1; Somepalli 2022)?
-    Raises `KDError` for a domain of fewer than three images, planes below 1, points below 3, and three images on one line."""
+) -> pd.DataFrame: # the long table: conditions `seen` and the domains, `agreement` and `agreement inside`
+    """On which share of a plane through three images does a network answer as the teacher does (paper, section 6, Table
+    1; Somepalli 2022)? A sample is a plane. Raises `KDError` for a domain of fewer than three images, planes below 1,
+    points below 3, and three images on one line."""
     _check_grid(points)
     require(bs >= 1, 'bs', f'got {bs}', 'Give 1 or more, for example 256')
     sets, rows = _sets(images, domains), []
@@ -152,48 +164,52 @@ def boundary(
     with cast.run(device, images):
         for name, part in sets.items():
             corners = part.pixels(drawn[name].flatten(), device).unflatten(0, drawn[name].shape)
-            few = corners.split(max(1, bs//points**2))
-            found = [shares for part in progress(few, f'boundary: {name}') for shares in _compare(cast, part, points, bs)]
+            few = progress(corners.split(max(1, bs//points**2)), f'boundary: {name}')
+            found = [shares for part in few for shares in _plane_shares(cast, part, points, bs)]
             for metric, values in zip(('agreement', 'agreement inside'), zip(*found)):
-                rows += [table('boundary', name, metric, m, range(planes), v) for m, v in zip(cast.networks[1:], torch.stack(values, 1))]
+                for m, v in zip(cast.networks[1:], torch.stack(values, 1)):
+                    rows.append(table('boundary', name, metric, m, range(planes), v))
     return pd.concat(rows, ignore_index=True)
 
-# %% ../../nbs/48_probes.boundary.ipynb #ff4c6efb
+# %% ../../nbs/48_probes.boundary.ipynb #c0ac22fe
 def _chosen(cast, models):
     "The first network of each name, the teacher's first; `models` keeps only these names."
-    first = list({m.model: m for m in reversed(cast.networks)}.values())[::-1]
-    unknown = set(models or ()) - {m.model for m in first}
-    require(not unknown, 'models', f'no {", ".join(sorted(unknown))} in the cast', f'Give some of {", ".join(m.model for m in first)}')
-    return [m for m in first if m.role == 'teacher' or models is None or m.model in models]
+    unknown = set(models or ()) - set(cast.names)
+    require(not unknown, 'models', f'no {", ".join(sorted(unknown))} in the cast',
+            f'Give some of {", ".join(cast.names)}')
+    return [m for m in cast.firsts if m.role == 'teacher' or models is None or m.model in models]
 
-# %% ../../nbs/48_probes.boundary.ipynb #94b0e189
+# %% ../../nbs/48_probes.boundary.ipynb #237206c2
 def _draw_corners(ax, here):
     loop = here.corners[[0, 1, 2, 0]]
     ax.plot(loop[:, 0], loop[:, 1], 'k-', lw=.8)
     ax.plot(here.corners[:, 0], here.corners[:, 1], 'wo', mec='k', ms=4)
-    ax.set(xticks=[], yticks=[], xlim=here.grid[[0, -1], 0].tolist(), ylim=here.grid[[0, -1], 1].tolist(), aspect='equal')
+    low, high = here.grid[[0, -1]].tolist()
+    ax.set(xticks=[], yticks=[], xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect='equal')
 
 def _draw_images(ax, here, names):
-    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-    for i, (image, at) in enumerate(zip(here.x.cpu(), here.corners.tolist())):
-        zoom = 26/max(image.shape[1:])
-        ax.add_artist(AnnotationBbox(OffsetImage(image.permute(1, 2, 0).clamp(0, 1).numpy(), zoom=zoom), at, frameon=False, annotation_clip=False))
+    for image, at in zip(here.x.cpu(), here.corners.tolist()):
+        small = OffsetImage(image.permute(1, 2, 0).clamp(0, 1).numpy(), zoom=26/max(image.shape[1:]))
+        ax.add_artist(AnnotationBbox(small, at, frameon=False, annotation_clip=False))
     ax.set_title(', '.join(names), fontsize=7, pad=10)
     ax.axis('off')
 
-# %% ../../nbs/48_probes.boundary.ipynb #432b0c78
+# %% ../../nbs/48_probes.boundary.ipynb #88e773e2
 def _draw_regions(axes, members, answers, here, vocab):
     "One panel a network, in the colours of the classes that occur, and a legend of these."
     side, there = int(len(here.grid)**.5), answers.unique()
     shades = plt.colormaps['tab20' if len(there) > 10 else 'tab10']
     at, (low, high) = torch.searchsorted(there, answers).view(-1, side, side), here.grid[[0, -1]].tolist()
+    area = dict(origin='lower', extent=(low[0], high[0], low[1], high[1]), interpolation='nearest', alpha=.75)
     for ax, m, regions, mine in zip(axes, members, at, answers):
-        ax.imshow(shades(regions.numpy() % shades.N), origin='lower', extent=(low[0], high[0], low[1], high[1]), interpolation='nearest', alpha=.75)
-        ax.set_title(m.model if m.role == 'teacher' else f'{m.model}: {(mine == answers[0]).float().mean():.3f}', fontsize=8, color=colour(m.model))
-    marks = [plt.Line2D([], [], ls='', marker='s', color=shades(i % shades.N), label=vocab[c]) for i, c in enumerate(there.tolist()[:20])]
+        ax.imshow(shades(regions.numpy() % shades.N), **area)
+        text = m.model if m.role == 'teacher' else f'{m.model}: {(mine == answers[0]).float().mean():.3f}'
+        ax.set_title(text, fontsize=8, color=colour(m.model))
+    mark = lambda i, c: plt.Line2D([], [], ls='', marker='s', color=shades(i % shades.N), label=vocab[c])
+    marks = [mark(i, c) for i, c in enumerate(there.tolist()[:20])]
     axes[-1].legend(handles=marks, loc='center left', bbox_to_anchor=(1.02, .5), fontsize=6, frameon=False)
 
-# %% ../../nbs/48_probes.boundary.ipynb #d719dfa5
+# %% ../../nbs/48_probes.boundary.ipynb #1f46b874
 def plot_plane(
     cast, # a `Cast`
     images, # an `Images`
@@ -201,17 +217,20 @@ def plot_plane(
     points:int=60, # points on each side of the grid, 3 or more
     models=None, # names of the networks beside the teacher; None shows the first of each name
 ): # matplotlib axes: the three images, then one for each network
-    "Who answers what in the plane through three images, with the agreement with the teacher as title (paper, figure 7, right). Raises `KDError`."
-    require(all(0 <= i < len(images) for i in triplet), 'triplet', f'{tuple(triplet)} among {len(images)} images', f'Give indices from 0 to {len(images) - 1}')
+    """Who answers what in the plane through three images, with the agreement with the teacher as title (paper, figure
+    7, right). Raises `KDError`."""
+    require(all(0 <= i < len(images) for i in triplet), 'triplet', f'{tuple(triplet)} among {len(images)} images',
+            f'Give indices from 0 to {len(images) - 1}')
     members, here = _chosen(cast, models), plane(images.pixels(torch.as_tensor(triplet)), points)
-    with cast.run('cpu'): answers = _answers(members, [here], 256)[:, 0]
-    axes = plt.subplots(1, len(members) + 1, figsize=(min(1.5*(len(members) + 1) + .7, 9), 1.9), squeeze=False)[1][0]
+    with cast.run('cpu'): answers = _classes(members, [here], 256)[:, 0]
+    panels = len(members) + 1
+    axes = plt.subplots(1, panels, figsize=(min(1.5*panels + .7, 9), 1.9), squeeze=False)[1][0]
     for ax in axes: _draw_corners(ax, here)
     _draw_images(axes[0], here, [images.vocab[int(images.y[i])] for i in triplet])
     _draw_regions(axes[1:], members, answers, here, images.vocab)
     return axes
 
-# %% ../../nbs/48_probes.boundary.ipynb #42e75061
+# %% ../../nbs/48_probes.boundary.ipynb #6e3b90b8
 def linear_student(
     weights:np.ndarray, # the teacher's W: m, or classes x m
     bias, # the teacher's b: a number, or one for each class
@@ -219,10 +238,12 @@ def linear_student(
     noise:float=0., # standard deviation of what is added to the logits, 0 or more
     seed:int=0, # of the noise
 ) -> tuple: # the student's W and b, shaped like the teacher's
-    "The linear student fitted to the teacher's logits by least squares (paper, section 6); where many fit, the smallest. Raises `KDError`."
+    """The linear student fitted to the teacher's logits by least squares (paper, section 6); where many fit, the
+    smallest. Raises `KDError`."""
     require(noise >= 0, 'noise', f'got {noise}', 'Give a standard deviation, 0 or more')
     weights, x = np.asarray(weights, float), np.asarray(x, float)
-    require(x.ndim == 2 and x.shape[1] == weights.shape[-1], 'x', f'shape {x.shape} for weights of shape {weights.shape}', 'Give points x dimensions')
+    require(x.ndim == 2 and x.shape[1] == weights.shape[-1], 'x',
+            f'shape {x.shape} for weights of shape {weights.shape}', 'Give points x dimensions')
     z = x @ weights.T + bias
     z = z + noise*np.random.default_rng(seed).standard_normal(z.shape)
     fitted = np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), z, rcond=None)[0]
@@ -237,15 +258,15 @@ def _separable(dims, points, seed):
     if (z[0] > 0) == (z[1] > 0): x[1] -= 2*z[1]/(weights @ weights)*weights
     return weights, bias, x
 
-# %% ../../nbs/48_probes.boundary.ipynb #208f2cb4
+# %% ../../nbs/48_probes.boundary.ipynb #ad9b1212
 def _independent(seed=0):
     "Linear classifiers that separate what can be separated, by name."
-    from sklearn.linear_model import LogisticRegression, Perceptron
-    from sklearn.svm import SVC
-    return {'logistic': LogisticRegression(C=1e4, max_iter=1000), 'perceptron': Perceptron(tol=None, random_state=seed),
-            'SVM': SVC(kernel='linear', C=1e4)}
+    from sklearn import linear_model, svm # lazy: half a second that only the linear case needs, and no study
+    return {'logistic': linear_model.LogisticRegression(C=1e4, max_iter=1000),
+            'perceptron': linear_model.Perceptron(tol=None, random_state=seed), 'SVM': svm.SVC(kernel='linear', C=1e4)}
 
 def _fit_labels(classifier, x, labels):
+    "Weights and bias of a linear classifier."
     fitted = classifier.fit(x, labels)
     return fitted.coef_[0], fitted.intercept_[0]
 
@@ -258,58 +279,65 @@ def _errors(student, teacher, fresh):
     angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     return dict(weights=np.linalg.norm(w - weights)/length, bias=abs(b - bias)/length, angle=angle, agreement=agreement)
 
-# %% ../../nbs/48_probes.boundary.ipynb #7ddddef7
+# %% ../../nbs/48_probes.boundary.ipynb #447114b2
 def linear_case(
     dims:int=10, # m, 1 or more
     points=(5, 10, 11, 20, 100), # how many points the student sees, each 2 or more
     noises=(0., .1, .3), # standard deviations of the noise on the logits
     seeds:int=5, # how many teachers and sets of points, 1 or more
-) -> pd.DataFrame: # columns points, noise, seed, student, weights, bias, angle (degrees), agreement (share of 10,000 fresh points)
-    """Linear students of random linear teachers (paper, section 6). `logits` is fitted to the logits; the others are independent: they see labels alone, so they have
-    no noise. `weights` and `bias` are errors in units of |W_T|. Raises `KDError` for fewer than 2 points or no dimension."""
+) -> pd.DataFrame: # points, noise, seed, student, weights, bias, angle (degrees), agreement (share of 10,000 points)
+    """Linear students of random linear teachers (paper, section 6). `logits` is fitted to the logits; the others are
+    independent: they see labels alone, so they have no noise. `weights` and `bias` are errors in units of |W_T|,
+    `agreement` is on fresh points. Raises `KDError` for fewer than 2 points or no dimension."""
     require(dims >= 1, 'dims', f'got {dims}', 'Give 1 or more')
     require(seeds >= 1, 'seeds', f'got {seeds}', 'Give 1 or more')
     require(len(points) > 0 and min(points) >= 2, 'points', f'got {list(points)}', 'Give numbers of 2 or more')
     rows = []
     for n, seed in ((n, seed) for n in points for seed in range(seeds)):
         *teacher, x = _separable(dims, n, seed)
-        fresh, labels = np.random.default_rng([seed, 1]).standard_normal((10_000, dims)), x @ teacher[0] + teacher[1] > 0
+        fresh = np.random.default_rng([seed, 1]).standard_normal((10_000, dims))
+        labels = x @ teacher[0] + teacher[1] > 0
         students = [('logits', noise, linear_student(*teacher, x, noise, seed)) for noise in noises]
         students += [(name, 0., _fit_labels(c, x, labels)) for name, c in _independent(seed).items()]
-        rows += [dict(points=n, noise=noise, seed=seed, student=name, **_errors(s, teacher, fresh)) for name, noise, s in students]
+        for name, noise, s in students:
+            rows.append(dict(points=n, noise=noise, seed=seed, student=name, **_errors(s, teacher, fresh)))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/48_probes.boundary.ipynb #f86459c5
+# %% ../../nbs/48_probes.boundary.ipynb #f429f1b6
 def tangents(
     x:np.ndarray, # two points, 2 x 2
     distances:np.ndarray, # how far the line is from each, 2: positive on the side that its normal points to
     signed:bool=True, # whether the signs are known; else all lines at these distances are given
 ) -> np.ndarray: # lines k x 3, k from 0 to 4: a unit normal n and c, for the line n.x + c = 0
-    "All lines at given distances from two points: the common tangents of two circles (paper, figure 7, left). Raises `KDError` for one point given twice."
+    """All lines at given distances from two points: the common tangents of two circles (paper, figure 7, left).
+    Raises `KDError` for one point given twice."""
     x, distances = np.asarray(x, float), np.asarray(distances, float)
     gap = x[1] - x[0]
     length, along = np.hypot(*gap), np.arctan2(gap[1], gap[0])
     require(length > 0, 'x', 'the two points are one', 'Give two different points')
     pairs = [distances] if signed else [abs(distances)*signs for signs in ((1, 1), (1, -1))]
-    turns = [(near, turn*np.arccos((far - near)/length)) for near, far in pairs if abs(far - near) <= length for turn in (1, -1)]
+    turns = [(near, turn*np.arccos((far - near)/length))
+             for near, far in pairs if abs(far - near) <= length for turn in (1, -1)]
     normals = [(near, np.cos(along + turn), np.sin(along + turn)) for near, turn in turns]
     return np.array([(u, v, near - u*x[0, 0] - v*x[0, 1]) for near, u, v in normals]).reshape(-1, 3)
 
-# %% ../../nbs/48_probes.boundary.ipynb #202acede
+# %% ../../nbs/48_probes.boundary.ipynb #134f9d35
 def _draw_line(ax, line, **style):
     foot = -line[2]*np.asarray(line[:2])
     ax.axline(foot, foot + [-line[1], line[0]], **style)
 
 def _draw_points(ax, x, distances, circles=True):
     ax.scatter(*x.T, c=np.where(distances > 0, '#e69f00', '#56b4e9'), s=14, zorder=3)
-    if circles: [ax.add_patch(plt.Circle(at, abs(r), fill=False, color='.5', lw=.7)) for at, r in zip(x, distances)]
+    for at, r in zip(x, distances) if circles else ():
+        ax.add_patch(plt.Circle(at, abs(r), fill=False, color='.5', lw=.7))
     ax.set(xlim=(-2, 2), ylim=(-2, 2), xticks=[], yticks=[], aspect='equal')
 
-# %% ../../nbs/48_probes.boundary.ipynb #f19ec8ca
+# %% ../../nbs/48_probes.boundary.ipynb #44de130b
 def _draw_solutions(axes, weights, bias, x, distances):
     "Lines that one logit, two logits, three logits and all labels leave, one panel each."
     student, turns = dict(color=colour('KL'), lw=1), np.linspace(0, 2*np.pi, 16, endpoint=False)
-    for u, v in zip(np.cos(turns), np.sin(turns)): _draw_line(axes[0], (u, v, distances[0] - u*x[0, 0] - v*x[0, 1]), **student)
+    for u, v in zip(np.cos(turns), np.sin(turns)):
+        _draw_line(axes[0], (u, v, distances[0] - u*x[0, 0] - v*x[0, 1]), **student)
     for line in tangents(x[:2], distances[:2], signed=False): _draw_line(axes[1], line, color='.7', lw=.8, ls='--')
     for line in tangents(x[:2], distances[:2]): _draw_line(axes[1], line, **student)
     w, c = linear_student(weights, bias, x[:3])
@@ -318,29 +346,32 @@ def _draw_solutions(axes, weights, bias, x, distances):
         w, c = _fit_labels(classifier, x, distances > 0)
         _draw_line(axes[3], np.append(w, c)/np.linalg.norm(w), color=colour('Ind'), lw=1)
 
-# %% ../../nbs/48_probes.boundary.ipynb #47547492
+# %% ../../nbs/48_probes.boundary.ipynb #db26b826
 def plot_linear(
     weights=(1.2, .5), # the teacher's W, 2
     bias:float=-.1, # the teacher's b, any number that leaves points on both sides, for example -.1
-    x=((-.9, .8), (.9, -1.), (.1, 1.4), (-1.5, -.6), (1.5, .6), (-.3, -1.5)), # points of both classes, n x 2, n at least 3, within -2 to 2
+    x=((-.9, .8), (.9, -1.), (.1, 1.4), (-1.5, -.6), (1.5, .6), (-.3, -1.5)), # n x 2, n >= 3, both classes, in -2 to 2
 ): # matplotlib axes: one, two, three logits, labels alone
-    "Which boundaries logits leave, circles drawn around the first three points, and which labels (paper, figure 7, left). Raises `KDError`."
+    """Which boundaries logits leave, circles drawn around the first three points, and which labels (paper, figure 7,
+    left). Raises `KDError`."""
     weights, x = np.asarray(weights, float), np.asarray(x, float)
     require(x.ndim == 2 and len(x) >= 3 and x.shape[1] == 2, 'x', f'shape {x.shape}', 'Give three or more points x 2')
     distances = (x @ weights + bias)/np.linalg.norm(weights)
-    require(min(distances) < 0 < max(distances), 'x', 'all points lie on one side of the teacher\'s boundary', 'Give points of both classes')
+    require(min(distances) < 0 < max(distances), 'x', "all points lie on one side of the teacher's boundary",
+            'Give points of both classes')
     axes = plt.subplots(1, 4, figsize=(7, 2.1))[1]
     _draw_solutions(axes, weights, bias, x, distances)
-    for ax, n, title in zip(axes, (1, 2, 3, len(x)), ('one logit', 'two logits', 'three logits', 'labels alone')):
-        _draw_line(ax, np.append(weights, bias)/np.linalg.norm(weights), color=colour('T'), lw=1.2, ls=':')
+    titles, teacher = ('one logit', 'two logits', 'three logits', 'labels alone'), np.append(weights, bias)
+    for ax, n, title in zip(axes, (1, 2, 3, len(x)), titles):
+        _draw_line(ax, teacher/np.linalg.norm(weights), color=colour('T'), lw=1.2, ls=':')
         _draw_points(ax, x[:n], distances[:n], circles=n < 4)
         ax.set_title(title, fontsize=8)
     return axes
 
-# %% ../../nbs/48_probes.boundary.ipynb #0d6c8f0c
-def _trial(cast, images, planes=1, points=3, **given):
+# %% ../../nbs/48_probes.boundary.ipynb #b389ae98
+def _trial(cast, images, planes=1, points=3, **options):
     "At most one plane of three points a side."
-    return boundary(cast, images, planes=min(planes, 1), points=min(points, 3), **given)
+    return boundary(cast, images, planes=min(planes, 1), points=min(points, 3), **options)
 
 def _behind(images, samples, seed):
     "The three images of each plane, side by side."
@@ -348,16 +379,16 @@ def _behind(images, samples, seed):
     return torch.stack([torch.cat(list(images.pixels(t)), 2) for t in three])
 
 def _picture(cast, images, domains, rows):
-    names = dict.fromkeys(m.model for m in cast.networks if m.role != 'teacher' and m.model != 'foreign' and not m.model.endswith('*'))
-    shown = plot_plane(cast, images, triplets(images, 1)[0].tolist(), 30, list(names))
+    shown = plot_plane(cast, images, triplets(images, 1)[0].tolist(), 30, cast.compared)
     return shown, "The plane through three images, and each network's answers in it."
 
 register_probe(Probe(
     'boundary', boundary, 'Decision boundaries', 'Do student and teacher divide the space between images alike?',
-    "Planes through three images: the share of a plane's points to which both give the same class; and the same inside the triangle, "
-    'where each point is a mixture of images.', 'The independent students, on the same planes.', {
+    "Planes through three images: the share of a plane's points to which both give the same class; and the same inside "
+    'the triangle, where each point is a mixture of images.', 'The independent students, on the same planes.', {
         'agreement': 'the same answer, to two views or of two networks',
         'agreement inside': 'the same answer of both networks inside the triangle of the three images'},
     '{student} agreed with {teacher} on {value} of the points of a plane ({condition}), Ind on {control}',
-    axis='domain', headline=('first', 'agreement'), likeness=('agreement', 'agreement inside'), samples='plane', behind=_behind,
-    picture=_picture, trial=_trial, cost=4, lacks=lambda config: 'domain' in config.get('teacher_data', {})))
+    axis='domain', headline=('first', 'agreement'), likeness=('agreement', 'agreement inside'), samples='plane',
+    behind=_behind, picture=_picture, trial=_trial, cost=4,
+    lacks=lambda config: 'domain' in config.get('teacher_data', {})))

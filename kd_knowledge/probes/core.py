@@ -203,8 +203,8 @@ SAMPLES = dict( # what a row's `sample` can be
 
 PLACES = 'student value control condition teacher probe'.split() # what a phrase may name
 
-# %% ../../nbs/40_probes.core.ipynb #4166a498
-@dataclass(frozen=True)
+# %% ../../nbs/40_probes.core.ipynb #37073b88
+@dataclass(frozen=True, repr=False)
 class Probe:
     "What a probe asks, of which networks and images, and in which words and pictures its answer is told."
     name:str # in tables, options and file names, for example `colour`
@@ -230,7 +230,9 @@ class Probe:
     needs:str='' # what the data must have: `domains`, `cue conflict` or `groups`
     lacks:callable=None # given a config as a dict: does `T*` lack the property, so that its students are the control?
     trial:callable=None # asked instead of `ask` when a study tries everything on four images
-    cost:int=1 # beside other probes; the costly ones begin first
+    cost:int=1 # beside other probes, 0 or more; the costly ones begin first
+
+    def __repr__(self): return f'Probe({self.name!r}: {self.question})'
 
     @property
     def takes(self) -> list:

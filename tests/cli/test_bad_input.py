@@ -259,7 +259,6 @@ FUNCTIONS = { # case -> call, the argument that is named, a word of the fix
     'no objective': (lambda: distillation.distill_learner(dls(), small(10, 0), dict(KL='KL')), 'students', r'KL\(\)'),
     'no teacher to learn from': (lambda: distillation.distill_learner(dls(), None, dict(KL=distillation.KL())), 'teacher', 'trained'),
     'batches of 0': (lambda: data.get_dls(bs=0), 'bs', '1 or more'),
-    'a pair that is unknown': (lambda: distillation.paper_objectives('resnet'), 'pair', 'resnet50-resnet18'),
 }
 
 

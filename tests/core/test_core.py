@@ -89,7 +89,7 @@ def test_a_moved_folder_is_still_done(tmp_path, monkeypatch):
 def test_a_copy_keeps_the_order_of_its_records(tmp_path):
     run = finished(tmp_path/'a')
     for name, when in (('networks/T', '2026-01-02 00:00:00'), ('colour', '2026-01-01 00:00:00')):
-        path = run._record(name)
+        path = run._record_path(name)
         write_json(path, {**json.loads(path.read_text()), 'finished': when})
     shutil.copytree(tmp_path/'a', tmp_path/'b', copy_function=shutil.copyfile)
     assert [r['step'] for r in RunFolder(tmp_path/'b').records()] == ['colour', 'networks/T']

@@ -9,7 +9,7 @@ from tests.common import says
 from tests.data.common import photographs
 from kd_knowledge.data import (
     DATASETS, GROUPS, DataSet, Images, domain_images, domains, get_dls, get_images, offers, register_data, shapes)
-from kd_knowledge.data.datasets import _record
+from kd_knowledge.data.datasets import _record_of
 
 
 @pytest.mark.parametrize('kwargs,text', [
@@ -90,7 +90,7 @@ def bars():
 
 
 def test_a_registered_data_set_is_one_like_any_other(bars):
-    assert offers('bars') == {'domains', 'groups'} and _record('BARS') is bars
+    assert offers('bars') == {'domains', 'groups'} and _record_of('BARS') is bars
     images = get_images('bars', n=4, seed=1)
     assert (len(images), images.size, images.vocab, images.group_vocab) == (4, 8, ['upright', 'level'], ['a', 'b'])
     assert torch.equal(images.groups, images.y) and images.x.max() == 200

@@ -1,25 +1,20 @@
 "CRD against its formula and RepDistiller, whichever way a bank is read; what a step needs of memory; what is drawn."
-import importlib, os, sys
+import importlib
+import os
+import sys
 from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.common import says
+from tests.distillation.common import Labelled, fit, student
 from kd_knowledge.torch_core import generator
-from kd_knowledge.data import get_dls
 from kd_knowledge.distillation import CRD, distill_learner
 from kd_knowledge.distillation.objectives import _GatherDot
-from kd_knowledge.models import create_model
 
 LARGE = 100_001 # the smallest bank that is never multiplied as a whole, if few rows are drawn
 WAYS = dict(whole=lambda student, bank, drawn: (student@bank.T).gather(1, drawn), gathered=_GatherDot.apply)
-
-
-class Labelled:
-    "The labels of a training set, which is all that CRD reads of it."
-    def __init__(self, y): self.y = y
-    def __len__(self): return len(self.y)
 
 
 def case(n, batch=8, n_classes=10, dim=16, **kwargs):
@@ -28,14 +23,22 @@ def case(n, batch=8, n_classes=10, dim=16, **kwargs):
     student, teacher = (torch.randn(batch, width, generator=draw, dtype=torch.float64) for width in (6, 12))
     y = torch.randint(n_classes, (n,), generator=draw)
     index = torch.randperm(n, generator=draw)[:batch]
-    crd = CRD(dim=dim, **kwargs); crd.student_layers, crd.teacher_layers = ['s'], ['t']
+    crd = CRD(dim=dim, **kwargs)
+    crd.student_layers, crd.teacher_layers = ['s'], ['t']
     crd.build(dict(s=student), dict(t=teacher), Labelled(y))
     return crd.double(), (dict(s=student.requires_grad_()), dict(t=teacher), y[index], index), y
 
 
+def in_float32(crd, batch):
+    "The objective becomes float32; gives the batch likewise."
+    crd.float()
+    return [dict(s=batch[0]['s'].detach().float().requires_grad_()), dict(t=batch[1]['t'].float()), *batch[2:]]
+
+
 def fix_draws(crd, labels):
     "From now on the objective draws the same negatives; gives them."
-    drawn = crd._draw(labels); crd._draw = lambda labels: drawn
+    drawn = crd._draw(labels)
+    crd._draw = lambda labels: drawn
     return drawn
 
 
@@ -44,13 +47,16 @@ def by_hand(crd, batch, rows, counts=None):
     s, t = crd._embed(*batch[:2])
     counts = torch.ones(rows.shape[:2], dtype=torch.bool) if counts is None else counts
     noise = counts.sum(1)/crd.n_images
-    def h(a, b, noise): e = (a*b).sum(-1).div(crd.tau).exp()/crd.log_z.exp(); return e/(e + noise)
+    def h(a, b, noise):
+        e = (a*b).sum(-1).div(crd.tau).exp()/crd.log_z.exp()
+        return e/(e + noise)
     return (-h(s, t, noise).log() - ((1 - h(s[:, None], rows, noise[:, None])).log()*counts).sum(1)).mean()
 
 
 def gradients(loss, crd, batch):
     "With respect to the student's features and both embeddings' weights."
-    return torch.autograd.grad(loss, [batch[0]['s'], crd.embed_student.weight, crd.embed_teacher.weight], retain_graph=True)
+    wanted = [batch[0]['s'], crd.embed_student.weight, crd.embed_teacher.weight]
+    return torch.autograd.grad(loss, wanted, retain_graph=True)
 
 
 def differ(found, expected):
@@ -74,7 +80,8 @@ def test_both_ways_are_the_plain_gather_and_its_gradient(way, dtype, limit):
 
 def test_the_gradient_of_a_gathered_product_is_that_of_small_steps():
     student, bank = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.randn(9, 4, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda student: _GatherDot.apply(student, bank, torch.randint(9, (3, 5), generator=generator('check'))), student)
+    drawn = torch.randint(9, (3, 5), generator=generator('check'))
+    assert torch.autograd.gradcheck(lambda student: _GatherDot.apply(student, bank, drawn), student)
 
 
 @pytest.mark.parametrize('n,n_negatives,way', [(3600, 32, 'Gather'), (100_000, 32, 'Gather'), (LARGE, 32, '_GatherDot'),
@@ -94,7 +101,7 @@ def test_loss_and_gradient_are_the_written_out_formula(n, partition):
     loss = by_hand(crd, batch, crd.bank[drawn])
     expected = [loss, *gradients(loss, crd, batch)]
     assert differ([ours, *gradients(ours, crd, batch)], expected) < 1e-6 # log N/M is taken in float32
-    crd.float(); low = [dict(s=batch[0]['s'].detach().float().requires_grad_()), dict(t=batch[1]['t'].float()), *batch[2:]]
+    low = in_float32(crd, batch)
     crd.pending = None
     found = crd(*low)
     assert differ([found, *gradients(found, crd, low)], expected) < 1e-4
@@ -103,7 +110,8 @@ def test_loss_and_gradient_are_the_written_out_formula(n, partition):
 def test_both_ways_give_the_same_loss_and_gradient():
     crd, batch, _ = case(LARGE, n_negatives=64)
     fix_draws(crd, batch[2])
-    gathered = crd(*batch); crd.pending = None
+    gathered = crd(*batch)
+    crd.pending = None
     crd._bank_scores = lambda student, drawn: WAYS['whole'](student, crd.bank, drawn)
     whole = crd(*batch)
     assert differ([gathered, *gradients(gathered, crd, batch)], [whole, *gradients(whole, crd, batch)]) < 1e-12
@@ -111,7 +119,7 @@ def test_both_ways_give_the_same_loss_and_gradient():
 
 def test_a_small_bank_gives_the_very_bits_of_a_product_with_all_of_it():
     crd, batch, y = case(600, n_negatives=64, partition=1e3, seed=3)
-    crd.float(); batch = [dict(s=batch[0]['s'].detach().float().requires_grad_()), dict(t=batch[1]['t'].float()), *batch[2:]]
+    batch = in_float32(crd, batch)
     bank = F.normalize(torch.randn(600, 16, generator=generator('crd bank', 3)), dim=1)
     assert torch.equal(crd.bank, bank)
     order, count = y.argsort(stable=True), y.bincount()
@@ -120,7 +128,8 @@ def test_a_small_bank_gives_the_very_bits_of_a_product_with_all_of_it():
     drawn = order[place + own*(place >= start)]
     s, t = crd._embed(*batch[:2])
     negative, shift = (s@bank.T).gather(1, drawn)/crd.tau, crd.log_z + torch.tensor(64/600).log()
-    expected = (-F.logsigmoid((s*t).sum(1, keepdim=True)/crd.tau - shift).sum(1) - F.logsigmoid(shift - negative).sum(1)).mean()
+    positive = (s*t).sum(1, keepdim=True)/crd.tau
+    expected = (-F.logsigmoid(positive - shift).sum(1) - F.logsigmoid(shift - negative).sum(1)).mean()
     ours = crd(*batch)
     assert torch.equal(ours, expected)
     assert all(map(torch.equal, gradients(ours, crd, batch), gradients(expected, crd, batch)))
@@ -139,19 +148,24 @@ def repdistiller():
 
 @pytest.mark.parametrize('n', [600, LARGE])
 def test_the_gradient_is_repdistillers(repdistiller, n, monkeypatch):
-    "Its half that has the student as anchor. Its positives are old rows of the bank: here they are further rows, which hold the teacher's new embeddings."
+    """Its half that has the student as anchor. Its positives are old rows of the bank: here they are further rows,
+    which hold the teacher's new embeddings."""
     crd, batch, _ = case(n, n_negatives=2048)
     drawn = fix_draws(crd, batch[2])
     ours = crd(*batch)
-    monkeypatch.setattr(repdistiller[0], 'AliasMethod', lambda weights: torch.nn.Module()) # draws only where no negatives are given
-    memory, criterion = repdistiller[0].ContrastMemory(16, n + 8, drawn.shape[1], crd.tau).double(), repdistiller[1].ContrastLoss(n)
+    # it draws only where no negatives are given
+    monkeypatch.setattr(repdistiller[0], 'AliasMethod', lambda weights: torch.nn.Module())
+    memory = repdistiller[0].ContrastMemory(16, n + 8, drawn.shape[1], crd.tau).double()
+    criterion = repdistiller[1].ContrastLoss(n)
     s, t = crd._embed(*batch[:2])
-    memory.memory_v2.copy_(torch.cat([crd.bank, t.detach()])); memory.params[2:4] = crd.log_z.exp()
+    memory.memory_v2.copy_(torch.cat([crd.bank, t.detach()]))
+    memory.params[2:4] = crd.log_z.exp()
     mine, _ = memory(s, t, batch[3], torch.cat([n + torch.arange(8)[:, None], drawn], 1))
     theirs, wanted = criterion(mine), (batch[0]['s'], crd.embed_student.weight)
     found, expected = (torch.autograd.grad(loss.sum(), wanted, retain_graph=True) for loss in (ours, theirs))
     assert differ(found, expected) < 1e-4
-    assert differ([ours + 1e-7*n], [theirs]) < 1e-4 # it adds an epsilon of 1e-7 to N/M, which lifts the loss of each negative by epsilon M/N
+    # it adds an epsilon of 1e-7 to N/M, which lifts the loss of each negative by epsilon M/N
+    assert differ([ours + 1e-7*n], [theirs]) < 1e-4
 
 
 STEP = '''
@@ -163,9 +177,11 @@ class Labelled:
     def __len__(self): return n
 def peak(): return next(int(o.split()[1]) for o in open('/proc/self/status') if o.startswith('VmHWM'))/2**10
 student, teacher, index = torch.randn(64, 512, requires_grad=True), torch.randn(64, 2048), torch.arange(64)
-crd = CRD(); crd.student_layers, crd.teacher_layers = ['s'], ['t']
+crd = CRD()
+crd.student_layers, crd.teacher_layers = ['s'], ['t']
 found = [peak()]
-crd.build(dict(s=student), dict(t=teacher), Labelled()); found.append(peak())
+crd.build(dict(s=student), dict(t=teacher), Labelled())
+found.append(peak())
 for _ in range(3): crd(dict(s=student), dict(t=teacher), Labelled.y[index], index).backward()
 found.append(peak())
 rows = crd.bank[crd._draw(Labelled.y[index])]
@@ -178,7 +194,8 @@ print(*(b - a for a, b in zip(found, found[1:])))
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='the largest size of a process is read from /proc')
 @pytest.mark.parametrize('n,limit', [(160_000, 200), (200_000, 100)])
 def test_a_step_needs_little_memory(fresh, root, n, limit):
-    "MB by which the largest size of a fresh process grows: the bank when it is built, three steps, and to compare the rows of one plain gather."
+    """MB by which the largest size of a fresh process grows: the bank when it is built, three steps, and to compare the
+    rows of one plain gather."""
     done = fresh(STEP, n, path=root)
     assert done.returncode == 0, done.stderr
     built, step, gathered = map(float, done.stdout.splitlines()[-1].split())
@@ -195,7 +212,8 @@ def test_shared_negatives_are_one_draw_without_the_own_class():
     crd.random.set_state(state)
     ours = crd(*batch)
     counts = batch[2][:, None] != y[drawn]
-    assert counts.any(1).all() and not counts.all(1).any() and len(counts.sum(1).unique()) > 1, 'N differs from image to image'
+    assert counts.any(1).all() and not counts.all(1).any()
+    assert len(counts.sum(1).unique()) > 1, 'N differs from image to image'
     expected = by_hand(crd, batch, crd.bank[drawn].expand(8, 40, 16), counts)
     assert differ([ours, *gradients(ours, crd, batch)], [expected, *gradients(expected, crd, batch)]) < 1e-6
 
@@ -209,7 +227,8 @@ def test_shared_negatives_are_new_for_each_batch_and_come_from_the_seed():
 @pytest.mark.parametrize('y', [[0]*90 + [1] + [3]*9, [3, 0]*20 + [1]*60], ids=['a class without images', 'mixed up'])
 def test_an_image_of_the_own_class_is_never_drawn_and_all_others_are(y):
     y = torch.tensor(y)
-    crd = CRD(dim=2); crd.student_layers = crd.teacher_layers = ['f']
+    crd = CRD(dim=2)
+    crd.student_layers = crd.teacher_layers = ['f']
     crd.build(dict(f=torch.ones(1, 2)), dict(f=torch.ones(1, 2)), Labelled(y))
     for label in y.unique():
         assert crd._draw(label.repeat(500)).unique().tolist() == (y != label).nonzero().flatten().tolist()
@@ -222,19 +241,20 @@ def test_the_bank_moves_one_batch_later_towards_the_teacher(negatives):
     crd(*batch).backward()
     assert torch.equal(crd.bank, before), 'the backward pass needs the bank as it was'
     crd(*batch)
-    expected = before.clone(); expected[batch[3]] = F.normalize(.25*before[batch[3]] + .75*theirs, dim=1)
+    expected = before.clone()
+    expected[batch[3]] = F.normalize(.25*before[batch[3]] + .75*theirs, dim=1)
     assert torch.allclose(crd.bank, expected, atol=1e-12)
 
 
-def test_a_student_trains_with_shared_negatives_and_its_bank_is_saved(tmp_path):
+def test_a_student_trains_with_shared_negatives_and_its_bank_is_saved(dls, teacher, tmp_path):
     def learner(**kwargs):
-        dls = get_dls('shapes', bs=16, n_train=64, n_valid=32)
-        students, teacher = dict(CRD=CRD(n_negatives=32, negatives='shared', **kwargs)), create_model('resnet_small', 10, width=8, seed=1)
-        return distill_learner(dls, teacher, students, student=lambda: create_model('resnet_small', 10, width=4), path=tmp_path)
+        students = dict(CRD=CRD(n_negatives=32, negatives='shared', **kwargs))
+        return distill_learner(dls, teacher, students, student=student, path=tmp_path)
     learn, other = learner(), learner(seed=7)
-    with learn.no_bar(), learn.no_logging(): learn.fit(2, 1e-2)
+    fit(learn, 2)
     assert learn.distill.log.value.isna().sum() == 0
-    learn.save('done'); other.load('done')
+    learn.save('done')
+    other.load('done')
     for key, value in learn.cohort.state_dict().items(): assert torch.equal(value, other.cohort.state_dict()[key]), key
 
 
@@ -245,3 +265,58 @@ def test_errors_name_the_argument_and_the_fix():
         crd, batch, _ = case(60, n_negatives=5, negatives=negatives)
         says(lambda: crd(*batch[:3], torch.tensor([60])), 'index', '60 is outside the 60 training images')
         says(lambda: case(60, n_classes=1, negatives=negatives), 'labels', 'one class')
+
+
+def crd_case(**kwargs):
+    y = torch.arange(12) % 3
+    crd = CRD(dim=4, n_negatives=5, tau=.2, **kwargs)
+    crd.student_layers = crd.teacher_layers = ['f']
+    features = torch.randn(3, 6), torch.randn(3, 6)
+    crd.build(dict(f=features[0]), dict(f=features[1]), Labelled(y))
+    return crd.double(), [f.double() for f in features], torch.tensor([0, 1, 2]), torch.tensor([0, 4, 8])
+
+
+def crd_by_hand(crd, features, labels, drawn, z):
+    s, t = crd._embed(dict(f=features[0]), dict(f=features[1]))
+    def h(a, b):
+        e = (sum(x*y for x, y in zip(a, b))/crd.tau).exp()/z
+        return e/(e + drawn.shape[1]/crd.n_images)
+    return sum(-h(s[i], t[i]).log() - sum((1 - h(s[i], crd.bank[j])).log() for j in drawn[i]) for i in range(3))/3
+
+
+@pytest.mark.parametrize('partition', [1., 37.])
+def test_crd_is_the_written_out_formula_with_its_gradient(partition):
+    crd, features, labels, index = crd_case(partition=partition)
+    drawn = crd._draw(labels)
+    crd._draw = lambda labels: drawn
+    features[0].requires_grad_()
+    ours = crd(dict(f=features[0]), dict(f=features[1]), labels, index)
+    theirs = crd_by_hand(crd, features, labels, drawn, partition)
+    assert abs(ours.item() - theirs.item()) < 1e-6
+    grads = [torch.autograd.grad(l, features[0])[0] for l in (ours, theirs)]
+    assert torch.allclose(*grads, atol=1e-6)
+
+
+def test_crd_estimates_the_partition_on_the_first_batch_and_keeps_it():
+    crd, features, labels, index = crd_case()
+    drawn = crd._draw(labels)
+    crd._draw = lambda labels: drawn
+    s = crd._embed(dict(f=features[0]), dict(f=features[1]))[0].detach()
+    expected = 12*torch.stack([(s[i]@crd.bank[j]/crd.tau).exp() for i in range(3) for j in drawn[i]]).mean()
+    crd(dict(f=features[0]), dict(f=features[1]), labels, index)
+    assert abs(crd.log_z.exp().item()/expected.item() - 1) < 1e-5
+    before = crd.log_z.clone()
+    crd(dict(f=2*features[1]), dict(f=features[0]), labels, index)
+    assert torch.equal(before, crd.log_z)
+
+
+def test_negatives_never_share_the_class():
+    y = torch.tensor([0]*50 + [1]*3 + [2]*47)
+    crd = CRD(dim=2, n_negatives=10_000)
+    crd.student_layers = crd.teacher_layers = ['f']
+    crd.build(dict(f=torch.ones(1, 2)), dict(f=torch.ones(1, 2)), Labelled(y))
+    assert crd.n_drawn == 50
+    for label in range(3):
+        drawn = crd._draw(torch.full((40,), label))
+        others = {i for i in range(100) if y[i] != label}
+        assert not (y[drawn] == label).any() and set(drawn.flatten().tolist()) == others

@@ -61,8 +61,17 @@ def faults(name, o):
 @pytest.mark.parametrize('name', MODULES)
 def test_everything_public_is_documented(name):
     module, found = importlib.import_module(name), []
+    if not hasattr(module, '__all__'): return  # a folder without an index has no notebook
     if not module.__doc__: found.append(f'{name}: no docstring (the quoted line under the title)')
     for n, o in public(module).items():
         found += faults(f'{name}.{n}', o)
         if inspect.isclass(o): found += [x for m, f in methods(o, module).items() for x in faults(f'{name}.{n}.{m}', f)]
     assert not found, '\n' + '\n'.join(found)
+
+@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md'])
+def test_links_of_the_top_level_lead_to_files(name, root):
+    "And README.md can be read in one go."
+    text = (root/name).read_text(encoding='utf-8')
+    links = [o for o in re.findall(r'\]\(([^)#\s]+)', text) if not o.startswith('http')]
+    assert not [o for o in links if not (root/o).exists()]
+    assert name != 'README.md' or text.count('\n') <= 150

@@ -46,3 +46,13 @@ def test_exported_imports_are_in_cells_of_their_own(nb):
         kinds = {isinstance(o, IMPORTS) for o in ast.parse(code).body}
         assert len(kinds) < 2, f'imports beside other code in the cell that begins with\n{code[:200]}'
         assert 'import *' not in code or is_index(nb)
+
+def test_imports_of_a_chapter_are_in_cells_of_their_own(nb):
+    "To make the site nbdev runs each cell that imports something, and of the others only the exported ones."
+    codes = [source(c) for c in nb['cells'] if c['cell_type'] == 'code']
+    if not exported(nb): return
+    for code in codes:
+        tree = ast.parse(re.sub(r'^\s*[%!].*$', '', code, flags=re.M))
+        imports = any(isinstance(o, IMPORTS) for o in ast.walk(tree))
+        if not imports or re.search(r'^#\| *(export|eval: *false)', code, re.M): continue
+        assert all(isinstance(o, IMPORTS) for o in tree.body), f'the site cannot be made with\n{code[:200]}'

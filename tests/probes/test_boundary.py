@@ -1,4 +1,4 @@
-"Decision-boundary agreement worked out point by point in plain Python; the linear case against algebra; nothing left on a network."
+"Decision boundaries worked out point by point in plain Python; the linear case against algebra; nothing left behind."
 import math
 from itertools import product
 
@@ -8,23 +8,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kd_knowledge.probes.boundary import boundary, linear_case, linear_student, plane, plot_linear, plot_plane, tangents, triplets
+from tests.probes.common import left_on
 from kd_knowledge.core import KDError
 from kd_knowledge.data import Images
 from kd_knowledge.models import frozen
 from kd_knowledge.probes import Cast, estimate
+from kd_knowledge.probes.boundary import (boundary, linear_case, linear_student, plane, plot_linear, plot_plane,
+                                          tangents, triplets)
 
 
 def small_cnn(seed, classes=4):
     torch.manual_seed(seed)
-    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.5), nn.Linear(6, classes))
+    net = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1),
+                        nn.Flatten(), nn.Dropout(.5), nn.Linear(6, classes))
     x = F.interpolate(torch.rand(50, 3, 4, 4), 8, mode='bilinear')
-    with frozen(net), torch.no_grad(): net[6].bias -= net(x).mean(0)  # so that it does not give one answer to everything
+    with frozen(net), torch.no_grad(): net[6].bias -= net(x).mean(0)  # lest it give one answer to everything
     return net.double()
 
 
 class AsDouble(nn.Module):
-    "A network that works in float64, so that its answers do not hang on how a batch was cut, and remembers what it was shown."
+    "A network in float64, whose answers do not hang on how a batch was cut; it remembers what it was shown."
     recipe = dict(n_classes=4)
     def __init__(self, net):
         super().__init__()
@@ -39,11 +42,14 @@ class Doubles(Images):
 
 
 def some_images(n=30, size=8, classes=4, seed=0):
-    x = F.interpolate(torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed)), size, mode='bilinear').mul(255).byte()
+    noise = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    x = F.interpolate(noise, size, mode='bilinear').mul(255).byte()
     return Doubles(x, torch.arange(n) % classes, [str(i) for i in range(classes)], size)
 
 
-def some_cast(): return Cast(AsDouble(small_cnn(0)), dict(Ind=[AsDouble(small_cnn(1)), AsDouble(small_cnn(2))], KL=AsDouble(small_cnn(3))), {'T*': AsDouble(small_cnn(4))})
+def some_cast():
+    net = lambda seed: AsDouble(small_cnn(seed))
+    return Cast(net(0), dict(Ind=[net(1), net(2)], KL=net(3)), {'T*': net(4)})
 
 
 # The plane and its grid, in plain Python
@@ -54,10 +60,12 @@ def written_out(x, points, margin=.1):
     "Points of the plane as lists of numbers, and whether each lies in the triangle by the signs of three areas."
     a, b, c = (image.flatten().double().tolist() for image in x)
     first, second = [q - p for p, q in zip(a, b)], [q - p for p, q in zip(a, c)]
-    width = math.sqrt(dot(first, first)); e1 = [v/width for v in first]
+    width = math.sqrt(dot(first, first))
+    e1 = [v/width for v in first]
     along = dot(e1, second)
     rest = [v - along*e for v, e in zip(second, e1)]
-    height = math.sqrt(dot(rest, rest)); e2 = [v/height for v in rest]
+    height = math.sqrt(dot(rest, rest))
+    e2 = [v/height for v in rest]
     corners = [(0., 0.), (width, 0.), (along, height)]
     ranges = [(min(v) - margin*(max(v) - min(v)), max(v) + margin*(max(v) - min(v))) for v in zip(*corners)]
     us, vs = ([low + i*(high - low)/(points - 1) for i in range(points)] for low, high in ranges)
@@ -86,13 +94,15 @@ def test_agreement_by_hand():
     with cast.run(), torch.no_grad():
         for sample, three in enumerate(triplets(images, 3)):
             grid = list(written_out(images.pixels(three), points))
-            answer = lambda m: [m.net(torch.tensor(p, dtype=torch.float64).view(1, 3, 8, 8)).argmax().item() for p, _ in grid]
+            pixels = [torch.tensor(p, dtype=torch.float64).view(1, 3, 8, 8) for p, _ in grid]
+            answer = lambda m: [m.net(x).argmax().item() for x in pixels]
             teacher = answer(cast.networks[0])
             assert len(set(teacher)) > 1
             for m in cast.networks[1:]:
                 same = [a == b for a, b in zip(teacher, answer(m))]
                 within = [s for s, (_, inside) in zip(same, grid) if inside]
-                mine = rows[(rows.model == m.model) & (rows.seed == m.seed) & (rows['sample'] == sample)].set_index('metric').value
+                mine = rows[(rows.model == m.model) & (rows.seed == m.seed) & (rows['sample'] == sample)]
+                mine = mine.set_index('metric').value
                 assert mine['agreement'] == pytest.approx(sum(same)/len(same), abs=1e-6)
                 assert mine['agreement inside'] == pytest.approx(sum(within)/len(within), abs=1e-6)
 
@@ -100,7 +110,8 @@ def test_agreement_by_hand():
 def test_every_network_sees_the_same_points_once():
     cast, images = some_cast(), some_images()
     boundary(cast, images, dict(other=some_images(seed=1)), planes=4, points=5, bs=10)
-    seen = [torch.cat([x for x in m.net.seen if len(x) > 2]) for m in cast.networks] # the folding of batch norms is tried on two images
+    # the folding of batch norms is tried on two images
+    seen = [torch.cat([x for x in m.net.seen if len(x) > 2]) for m in cast.networks]
     assert len(seen[0]) == 2*4*25 and all(torch.equal(s, seen[0]) for s in seen)
     assert all(len(x) <= 10 for x in cast.teacher.seen)
 
@@ -122,7 +133,8 @@ def test_table():
     domains = dict(sketch=some_images(seed=1), edge=some_images(12, seed=2))
     rows = boundary(cast, images, domains, planes=5, points=6)
     assert list(rows.condition.unique()) == ['seen', 'sketch', 'edge'] and set(rows.probe) == {'boundary'}
-    assert set(rows.metric) == {'agreement', 'agreement inside'} and 'T' not in set(rows.model) and 'T*' in set(rows.model)
+    assert set(rows.metric) == {'agreement', 'agreement inside'}
+    assert 'T' not in set(rows.model) and 'T*' in set(rows.model)
     assert len(rows) == 3*2*4*5 and rows.value.between(0, 1).all() and set(rows['sample']) == set(range(5))
     assert len(estimate(rows)) == 3*2
     alone = boundary(cast, domains['edge'], planes=5, points=6)
@@ -138,11 +150,6 @@ def test_a_copy_agrees_everywhere():
     assert (rows[rows.model == 'copy'].value == 1).all() and (rows[rows.model == 'Ind'].value < 1).any()
 
 
-def left_on(net):
-    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules()]
-    return hooks, [m.training for m in net.modules()], [(p.requires_grad, p.grad is None, p._version) for p in net.parameters()], [b.clone().tolist() for b in net.buffers()]
-
-
 class Fails(AsDouble):
     def forward(self, x): raise RuntimeError('broken')
 
@@ -150,11 +157,14 @@ class Fails(AsDouble):
 def test_nothing_is_left(monkeypatch):
     import matplotlib.pyplot as plt
     cast, images = some_cast(), some_images()
-    cast.networks[1].net.eval(); cast.networks[2].net.net[6].weight.requires_grad_(False); cast.teacher.net[1].eval()
+    cast.networks[1].net.eval()
+    cast.networks[2].net.net[6].weight.requires_grad_(False)
+    cast.teacher.net[1].eval()
     before = [left_on(m.net) for m in cast.networks]
     boundary(cast, images, planes=2, points=3)
     axes = plot_plane(cast, images, (3, 4, 5), points=5, models=['KL'])
-    assert [ax.get_title() for ax in axes][:2] == ['3, 0, 1', 'T'] and axes[2].get_title().startswith('KL: ') and len(axes) == 3
+    titles = [ax.get_title() for ax in axes]
+    assert titles[:2] == ['3, 0, 1', 'T'] and titles[2].startswith('KL: ') and len(axes) == 3
     assert len(plot_plane(cast, images, points=5)) == 5 and len(plot_linear()) == 4
     plt.close('all')
     cast.networks[-1].net.__class__ = Fails
@@ -163,8 +173,10 @@ def test_nothing_is_left(monkeypatch):
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
-@pytest.mark.parametrize('bad', [dict(planes=0), dict(points=0), dict(points=1), dict(points=2), dict(bs=0), dict(domains=[1]), dict(domains=dict(seen=some_images())),
-                                 dict(images=some_images(2)), dict(triplet=some_images(6).subset([1, 1, 1]))], ids=str)
+@pytest.mark.parametrize('bad', [
+    dict(planes=0), dict(points=0), dict(points=1), dict(points=2), dict(bs=0), dict(domains=[1]),
+    dict(domains=dict(seen=some_images())), dict(images=some_images(2)),
+    dict(triplet=some_images(6).subset([1, 1, 1]))], ids=str)
 def test_bad_input(bad):
     (name, value), = bad.items()
     call = dict(images=value) if name in ('images', 'triplet') else dict(images=some_images(), **bad)
@@ -174,7 +186,8 @@ def test_bad_input(bad):
 
 def test_small_domain_is_told_before_any_forward():
     cast = some_cast()
-    with pytest.raises(KDError, match='images: images has 2'): boundary(cast, some_images(), dict(sketch=some_images(2)))
+    with pytest.raises(KDError, match='images: images has 2'):
+        boundary(cast, some_images(), dict(sketch=some_images(2)))
     assert not cast.teacher.seen
     with pytest.raises(KDError, match='models'): plot_plane(cast, some_images(), models=['nobody'])
 
@@ -203,7 +216,9 @@ def test_noise_adds_error_in_proportion():
     draw = np.random.default_rng(0)
     W, b, x = draw.standard_normal(6), .2, draw.standard_normal((40, 6))
     error = lambda noise, seed: np.append(*linear_student(W, b, x, noise, seed)) - np.append(W, b)
-    for seed in range(3): assert np.allclose(error(.6, seed), 3*error(.2, seed), atol=1e-10) and abs(error(.2, seed)).max() > 1e-3
+    for seed in range(3):
+        assert np.allclose(error(.6, seed), 3*error(.2, seed), atol=1e-10)
+        assert abs(error(.2, seed)).max() > 1e-3
     A = np.column_stack([x, np.ones(40)])
     spread = np.mean([error(1., seed)**2 for seed in range(3000)], axis=0)
     assert np.allclose(spread, np.diag(np.linalg.inv(A.T @ A)), rtol=.12)
@@ -211,9 +226,11 @@ def test_noise_adds_error_in_proportion():
 
 def test_linear_case(recwarn):
     table = linear_case(4, points=(2, 4, 5, 30), noises=(0., .1, .2), seeds=3)
-    assert list(table.columns) == 'points noise seed student weights bias angle agreement'.split() and len(table) == 4*3*(3 + 3)
+    assert list(table.columns) == 'points noise seed student weights bias angle agreement'.split()
+    assert len(table) == 4*3*(3 + 3)
     fitted = table[table.student == 'logits'].set_index(['noise', 'points', 'seed']).sort_index()
-    assert (fitted.loc[0.].loc[[5, 30], ['weights', 'bias']] < 1e-10).all(axis=None) and (fitted.loc[0.].loc[[5, 30]].agreement == 1).all()
+    enough = fitted.loc[0.].loc[[5, 30]]
+    assert (enough[['weights', 'bias']] < 1e-10).all(axis=None) and (enough.agreement == 1).all()
     assert (fitted.loc[0.].loc[[2, 4]].weights > 1e-3).all()
     assert np.allclose(fitted.loc[.2].loc[[5, 30]].weights, 2*fitted.loc[.1].loc[[5, 30]].weights, rtol=1e-6)
     assert (table[table.student != 'logits'].angle > 1e-3).all()
@@ -229,17 +246,22 @@ def test_tangents():
         d = x @ line[:2] + line[2]
         signed, every = tangents(x, d), tangents(x, d, signed=False)
         assert len(signed) == 2 and len(every) in (2, 4)
-        assert np.allclose(signed[:, :2] @ x.T + signed[:, 2:], d) and np.allclose(abs(every[:, :2] @ x.T + every[:, 2:]), abs(d))
-        assert min(abs(signed - line).max(1)) < 1e-8 and min(np.r_[abs(every - line).max(1), abs(every + line).max(1)]) < 1e-8
+        assert np.allclose(signed[:, :2] @ x.T + signed[:, 2:], d)
+        assert np.allclose(abs(every[:, :2] @ x.T + every[:, 2:]), abs(d))
+        assert min(abs(signed - line).max(1)) < 1e-8
+        assert min(np.r_[abs(every - line).max(1), abs(every + line).max(1)]) < 1e-8
         third = draw.standard_normal(2)
         left = [s for s in signed if abs(third @ s[:2] + s[2] - third @ line[:2] - line[2]) < 1e-8]
         assert len(left) == 1
 
 
 @pytest.mark.parametrize('call, named', [
-    (lambda: linear_student([1., 2.], 0., np.zeros((3, 2)), noise=-1), 'noise'), (lambda: linear_student([1., 2.], 0., np.zeros((3, 3))), 'x'),
-    (lambda: linear_case(points=(1,)), 'points'), (lambda: linear_case(points=()), 'points'), (lambda: linear_case(0), 'dims'), (lambda: linear_case(seeds=0), 'seeds'),
-    (lambda: tangents([[1, 1], [1, 1]], [1, 2]), 'x'), (lambda: plot_linear(x=[[1., 1.], [2., 1.]]), 'x'), (lambda: plot_linear(bias=100), 'x'),
+    (lambda: linear_student([1., 2.], 0., np.zeros((3, 2)), noise=-1), 'noise'),
+    (lambda: linear_student([1., 2.], 0., np.zeros((3, 3))), 'x'),
+    (lambda: linear_case(points=(1,)), 'points'), (lambda: linear_case(points=()), 'points'),
+    (lambda: linear_case(0), 'dims'), (lambda: linear_case(seeds=0), 'seeds'),
+    (lambda: tangents([[1, 1], [1, 1]], [1, 2]), 'x'), (lambda: plot_linear(x=[[1., 1.], [2., 1.]]), 'x'),
+    (lambda: plot_linear(bias=100), 'x'),
     (lambda: plane(torch.rand(2, 3, 4, 4)), 'triplet')])
 def test_bad_linear_input(call, named):
     with pytest.raises(KDError) as e: call()

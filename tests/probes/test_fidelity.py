@@ -7,17 +7,23 @@ from torch import nn
 
 from kd_knowledge.core import KDError
 from kd_knowledge.data import Images
-from kd_knowledge.probes import Cast, calibration, ece, estimate, fidelity, kappa, plot_estimates, plot_reliability, summary
+from kd_knowledge.probes.core import Cast, summary
+from kd_knowledge.probes.evidence import estimate, plot_estimates
+from kd_knowledge.probes.fidelity import calibration, ece, fidelity, kappa, plot_reliability
 
 
 class Says(nn.Module):
     "A network that gives to each image the logits that were written for it; an image is known by its first pixel."
-    def __init__(self, logits): super().__init__(); self.logits = nn.Parameter(torch.as_tensor(logits).float()); self.recipe = dict(n_classes=self.logits.shape[1])
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.as_tensor(logits).float())
+        self.recipe = dict(n_classes=self.logits.shape[1])
     def forward(self, x): return self.logits[(x[:, 0, 0, 0]*255).round().long()]
 
 
 def numbered(y):
-    x = torch.zeros(len(y), 3, 8, 8).byte(); x[:, 0, 0, 0] = torch.arange(len(y)).byte()
+    x = torch.zeros(len(y), 3, 8, 8).byte()
+    x[:, 0, 0, 0] = torch.arange(len(y)).byte()
     return Images(x, torch.as_tensor(y), list('abc'), 8)
 
 
@@ -27,7 +33,9 @@ def onehot(answers, sure=2.): return sure*torch.eye(3)[torch.as_tensor(answers)]
 def some_cast(n=200, seed=0):
     rng = np.random.default_rng(seed)
     y = rng.integers(3, size=n)
-    says = lambda right, scale=1.5: Says(onehot(np.where(rng.random(n) < right, y, rng.integers(3, size=n))) + scale*torch.tensor(rng.normal(size=(n, 3))))
+    def says(right, scale=1.5):
+        answers = np.where(rng.random(n) < right, y, rng.integers(3, size=n))
+        return Says(onehot(answers) + scale*torch.tensor(rng.normal(size=(n, 3))))
     return Cast(says(.8), dict(Ind=[says(.6), says(.6)], KL=[says(.7), says(.7)]), dict(random=says(0))), numbered(y)
 
 
@@ -47,7 +55,8 @@ def test_kappa_by_hand():
 @pytest.mark.parametrize('seed', range(5))
 def test_kappa_is_cohens(seed):
     rng = np.random.default_rng(seed)
-    a = rng.random(300) < .7; b = np.where(rng.random(300) < .5, a, rng.random(300) < .6)
+    a = rng.random(300) < .7
+    b = np.where(rng.random(300) < .5, a, rng.random(300) < .6)
     assert kappa(a, b) == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
     assert kappa(a, b) == kappa(b, a) and kappa(a, a) == pytest.approx(1)
 
@@ -65,8 +74,9 @@ def test_ece_is_torchmetrics(case, bins):
     reference = pytest.importorskip('torchmetrics.functional.classification').multiclass_calibration_error
     random = torch.Generator().manual_seed(bins)
     y, logits = torch.randint(3, (500,), generator=random), 3*torch.randn(500, 3, generator=random)
+    edges = torch.tensor([[.6, .2, .2], [.4, .3, .3], [1., 0, 0], [.2, .8, 0], [.1, .2, .7]]).repeat(100, 1)
     p = dict(spread=logits.softmax(1), network=(20*logits).softmax(1), certain=torch.eye(3)[logits.argmax(1)],
-             edges=torch.tensor([[.6, .2, .2], [.4, .3, .3], [1., 0, 0], [.2, .8, 0], [.1, .2, .7]]).repeat(100, 1))[case]
+             edges=edges)[case]
     want = reference(p, y, num_classes=3, n_bins=bins, norm='l1').item()
     assert ece(p.amax(1), p.argmax(1) == y, bins) == pytest.approx(want, abs=2e-6)
 
@@ -78,8 +88,10 @@ def test_ece_by_hand():
 
 
 def test_bad_input():
-    for call, name in ((lambda: ece([1.5], [1]), 'confidence'), (lambda: ece([float('nan')], [1]), 'confidence'), (lambda: ece([.5], [1, 0]), 'correct'),
-                       (lambda: ece([], []), 'correct'), (lambda: ece([.5], [1], 0), 'bins'), (lambda: kappa([1], [1, 0]), 'second'), (lambda: kappa([], []), 'second')):
+    for call, name in ((lambda: ece([1.5], [1]), 'confidence'), (lambda: ece([float('nan')], [1]), 'confidence'),
+                       (lambda: ece([.5], [1, 0]), 'correct'), (lambda: ece([], []), 'correct'),
+                       (lambda: ece([.5], [1], 0), 'bins'), (lambda: kappa([1], [1, 0]), 'second'),
+                       (lambda: kappa([], []), 'second')):
         with pytest.raises(KDError) as e: call()
         assert str(e.value).startswith(f'{name}:') and '\n' not in str(e.value)
 
@@ -92,8 +104,10 @@ def test_fidelity_by_hand():
     cast = Cast(Says(onehot(teacher)), dict(Ind=Says(onehot(student)), flat=Says(torch.zeros(4, 3))))
     rows = fidelity(cast, numbered(y))
     agreed = lambda condition: values(rows, metric='agreement', model='Ind', condition=condition)
-    assert agreed('all') == {0: 1, 1: 0, 2: 1, 3: 0} and agreed('teacher right') == {0: 1, 1: 0} and agreed('teacher wrong') == {2: 1, 3: 0}
-    e2 = np.exp(2); p = np.array([e2, 1, 1])/(e2 + 2)
+    assert agreed('all') == {0: 1, 1: 0, 2: 1, 3: 0}
+    assert agreed('teacher right') == {0: 1, 1: 0} and agreed('teacher wrong') == {2: 1, 3: 0}
+    e2 = np.exp(2)
+    p = np.array([e2, 1, 1])/(e2 + 2)
     assert values(rows, metric='KL', model='flat', condition='all')[0] == pytest.approx((p*np.log(3*p)).sum(), abs=1e-6)
     assert values(rows, metric='KL', model='Ind', condition='all')[1] == pytest.approx(2*(p[0] - p[1]), abs=1e-6)
     # right: teacher 1 1 0 0, student 1 0 0 1: c = .5, e = .5
@@ -114,27 +128,32 @@ def test_split_counts():
     cast, images = some_cast()
     rows, right = fidelity(cast, images), int((cast.logits(images)['T', 0].argmax(1) == images.y).sum())
     count = rows[rows.metric.eq('agreement')].groupby(['model', 'seed', 'condition']).size().unstack()
-    assert (count['all'] == 200).all() and (count['teacher right'] == right).all() and (count['teacher wrong'] == 200 - right).all()
+    assert (count['all'] == 200).all()
+    assert (count['teacher right'] == right).all() and (count['teacher wrong'] == 200 - right).all()
     assert set(rows[rows.metric == 'error consistency'].condition) == {'all'}
     samples = {c: set(r['sample']) for c, r in rows.groupby('condition')}
-    assert samples['teacher right'] | samples['teacher wrong'] == samples['all'] == set(range(200)) and not samples['teacher right'] & samples['teacher wrong']
+    assert samples['teacher right'] | samples['teacher wrong'] == samples['all'] == set(range(200))
+    assert not samples['teacher right'] & samples['teacher wrong']
 
 
 def test_mean_of_the_parts_is_the_measure():
     cast, images = some_cast()
-    logits, found = cast.logits(images), summary(fidelity(cast, images)).set_index(['condition', 'metric', 'model', 'seed']).value
+    logits, found = cast.logits(images), summary(fidelity(cast, images))
+    found = found.set_index(['condition', 'metric', 'model', 'seed']).value
     sure = summary(calibration(cast, images)).set_index(['model', 'seed']).value
     right = {k: z.argmax(1) == images.y for k, z in logits.items()}
     assert len(sure) == 6
     for k, z in logits.items():
         assert sure[k] == pytest.approx(ece(z.softmax(1).amax(1), right[k]), abs=1e-6)
-        if k[0] != 'T': assert found['all', 'error consistency', *k] == pytest.approx(kappa(right['T', 0], right[k]), abs=1e-6)
+        if k[0] == 'T': continue
+        assert found['all', 'error consistency', *k] == pytest.approx(kappa(right['T', 0], right[k]), abs=1e-6)
 
 
 def test_conditions_that_no_image_meets_are_left_out():
     y = [0, 1, 2]
     for answers, left in ((y, {'all', 'teacher right'}), ([1, 2, 0], {'all', 'teacher wrong'})):
-        rows = fidelity(Cast(Says(onehot(answers)), dict(Ind=Says(onehot(answers)), KL=Says(onehot([0, 0, 0])))), numbered(y))
+        students = dict(Ind=Says(onehot(answers)), KL=Says(onehot([0, 0, 0])))
+        rows = fidelity(Cast(Says(onehot(answers)), students), numbered(y))
         assert set(rows.condition) == left and 'error consistency' not in set(rows.metric)
         assert rows.value.notna().all() and len(estimate(rows)) == 4
 
@@ -145,7 +164,8 @@ def test_estimates_and_pictures():
     found = estimate(__import__('pandas').concat(rows))
     assert len(found) == 3 + 3 + 1 + 1 and found.value.notna().all()
     kl = plot_estimates(found, 'fidelity', 'KL')
-    assert kl.get_ylabel() == 'KL (nats)' and kl.patches[0].get_height() == pytest.approx(found[found.metric == 'KL'].control.iloc[0])
+    control = found[found.metric == 'KL'].control.iloc[0]
+    assert kl.get_ylabel() == 'KL (nats)' and kl.patches[0].get_height() == pytest.approx(control)
     assert plot_estimates(found, 'calibration', 'ECE').get_ylabel() == 'ECE (%)'
     assert [ax.get_title().split('\n')[0] for ax in plot_reliability(cast, images)] == ['T', 'Ind', 'KL', 'random']
 
@@ -153,7 +173,8 @@ def test_estimates_and_pictures():
 def test_less_kl_is_nearer_the_teacher():
     "The teacher's rows are 0, so an effect that lowers KL is one towards the teacher."
     cast, images = some_cast()
-    near = lambda seed: Says(cast.teacher.logits.detach() + .1*torch.randn(200, 3, generator=torch.Generator().manual_seed(seed)))
+    noise = lambda seed: torch.randn(200, 3, generator=torch.Generator().manual_seed(seed))
+    near = lambda seed: Says(cast.teacher.logits.detach() + .1*noise(seed))
     cast = Cast(cast.teacher, dict(Ind=[m.net for m in cast.of('Ind')], KL=[near(0), near(1)]))
     found = estimate(fidelity(cast, images)).set_index(['metric', 'condition'])
     assert found.difference['KL', 'all'] < 0 and found.verdict['KL', 'all'] == 'inherited'
@@ -165,5 +186,8 @@ def test_one_pass():
     cast, images = some_cast()
     calls = []
     handles = [m.net.register_forward_hook(lambda *a: calls.append(1)) for m in cast.networks]
-    fidelity(cast, images); calibration(cast, images); plot_reliability(cast, images); cast.accuracy(images)
+    fidelity(cast, images)
+    calibration(cast, images)
+    plot_reliability(cast, images)
+    cast.accuracy(images)
     assert len(calls) == 6 and [h.remove() for h in handles]

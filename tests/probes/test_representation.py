@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from tests.common import Fails
+from tests.probes.common import left_on
 from kd_knowledge.core import KDError
 from kd_knowledge.data import Images
 from kd_knowledge.models import anatomy, create_model, taps
 from kd_knowledge.probes import Cast, estimate, summary
-from kd_knowledge.probes.representation import _split, cka, cka_matrices, corresponding, plot_cka, representation
+from kd_knowledge.probes.representation import _batches, cka, cka_matrices, corresponding, plot_cka, representation
 
 
 def hsic(x, y):
@@ -20,7 +21,8 @@ def hsic(x, y):
     k, l = x @ x.T, y @ y.T
     n, one = len(k), torch.ones(len(k), dtype=torch.float64)
     k, l = k - k.diag().diag(), l - l.diag().diag()
-    return ((k @ l).trace() + (one @ k @ one)*(one @ l @ one)/((n - 1)*(n - 2)) - 2/(n - 2)*(one @ k @ l @ one))/(n*(n - 3))
+    outer, inner = (one @ k @ one)*(one @ l @ one)/((n - 1)*(n - 2)), 2/(n - 2)*(one @ k @ l @ one)
+    return ((k @ l).trace() + outer - inner)/(n*(n - 3))
 
 
 def plain_cka(x, y): return (hsic(x, y)/(hsic(x, x)*hsic(y, y)).sqrt()).item()
@@ -30,13 +32,15 @@ def random(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator
 
 
 def some_images(n=150, size=16):
-    return Images(torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0)).byte(), torch.arange(n) % 4, list('abcd'), size)
+    x = torch.randint(0, 256, (n, 3, size, size), generator=torch.Generator().manual_seed(0)).byte()
+    return Images(x, torch.arange(n) % 4, list('abcd'), size)
 
 
 def small(seed, width=4, stages=2): return create_model('resnet_small', 4, seed=seed, width=width, stages=stages)
 
 
-def some_cast(): return Cast(small(0, 6), dict(Ind=[small(1), small(2)], KL=[small(3), small(4)]), dict(random=small(9, 6)))
+def some_cast():
+    return Cast(small(0, 6), dict(Ind=[small(1), small(2)], KL=[small(3), small(4)]), dict(random=small(9, 6)))
 
 
 @pytest.mark.parametrize('offset', [0, 10, 100])
@@ -67,7 +71,8 @@ class Deaf(nn.Module):
 def test_streamed_independent_features_are_near_zero():
     images, number = some_images(2048, 8), torch.arange(2048)
     images.x[:, 0, 0, :2] = torch.stack((number//8, number % 8), 1).byte()
-    found = cka_matrices(Cast(Deaf(0), dict(Ind=Deaf(1))), images, dict(T=['fc:input'], Ind=['fc:input']), bs=64, batches=32)
+    layers = dict(T=['fc:input'], Ind=['fc:input'])
+    found = cka_matrices(Cast(Deaf(0), dict(Ind=Deaf(1))), images, layers, bs=64, batches=32)
     assert abs(found['Ind', 0].iloc[0, 0]) < .02 and abs(found['T', 0].iloc[0, 0] - 1) < 1e-6
 
 
@@ -84,11 +89,13 @@ def test_invariances():
 def test_streaming_equals_a_plain_loop_over_the_same_batches():
     cast, images = some_cast(), some_images(210)
     found, rows = cka_matrices(cast, images), representation(cast, images)
-    batches = _split(210, 256, 12, 0)
+    batches = _batches(210, 256, 12, 0)
     assert [len(b) for b in batches] == [70]*3
     with cast.run(), torch.no_grad():
         def read(net, idxs):
-            with taps(net, *anatomy(net).layers.values()) as seen: net(images.pixels(idxs)); return list(seen.values())
+            with taps(net, *anatomy(net).layers.values()) as seen:
+                net(images.pixels(idxs))
+                return list(seen.values())
         for m in cast.networks:
             cross = own = mine = 0
             for idxs in batches:
@@ -124,7 +131,7 @@ def test_rows():
 @pytest.mark.parametrize('n', [4, 5, 63, 64, 127, 128, 300, 1000, 3001])
 @pytest.mark.parametrize('bs', [4, 7, 64, 256])
 def test_no_batch_is_too_small(n, bs):
-    parts = _split(n, bs, 12, 0)
+    parts = _batches(n, bs, 12, 0)
     sizes = [len(p) for p in parts]
     assert torch.equal(torch.cat(parts).sort().values, torch.arange(n))
     assert min(sizes) >= min(4, n) and max(sizes) - min(sizes) <= 1
@@ -162,24 +169,25 @@ def test_named_layers():
 
 def test_bad_input():
     cast, images, x = some_cast(), some_images(), random(8, 3)
-    for call, name in ((lambda: cka(x[:3], x[:3]), 'x'), (lambda: cka(x, x[:4]), 'y'), (lambda: representation(cast, images, bs=3), 'bs'),
-                       (lambda: representation(cast, images.subset(range(3))), 'images'), (lambda: representation(cast, images, batches=0), 'batches'),
-                       (lambda: cka_matrices(cast, images, layers=dict(Kl=['fc'])), 'layers'), (lambda: plot_cka(cast, images, ['Kl']), 'models')):
+    for call, name in ((lambda: cka(x[:3], x[:3]), 'x'), (lambda: cka(x, x[:4]), 'y'),
+                       (lambda: representation(cast, images, bs=3), 'bs'),
+                       (lambda: representation(cast, images.subset(range(3))), 'images'),
+                       (lambda: representation(cast, images, batches=0), 'batches'),
+                       (lambda: cka_matrices(cast, images, layers=dict(Kl=['fc'])), 'layers'),
+                       (lambda: plot_cka(cast, images, ['Kl']), 'models')):
         with pytest.raises(KDError) as e: call()
         assert str(e.value).startswith(f'{name}:') and '\n' not in str(e.value)
 
 
 # Nothing is left behind
 
-def left_on(net):
-    hooks = [len(h) for m in net.modules() for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)]
-    return hooks, [m.training for m in net.modules()], [(p.requires_grad, p.grad is None, p._version) for p in net.parameters()]
-
-
-@pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()], ids=['success', 'error', 'interrupt'])
+@pytest.mark.parametrize('error', [None, RuntimeError('broken'), KeyboardInterrupt()],
+                         ids=['success', 'error', 'interrupt'])
 def test_nothing_is_left(error):
-    cast = Cast(Fails(small(0), None, -1), dict(Ind=[Fails(small(1), None, -1)], KL=[Fails(small(2), error, 3 if error else -1)]))
-    cast.networks[1].net.eval(); next(cast.networks[2].net.parameters()).requires_grad_(False)
+    students = dict(Ind=[Fails(small(1), None, -1)], KL=[Fails(small(2), error, 3 if error else -1)])
+    cast = Cast(Fails(small(0), None, -1), students)
+    cast.networks[1].net.eval()
+    next(cast.networks[2].net.parameters()).requires_grad_(False)
     before, images = [left_on(m.net) for m in cast.networks], some_images(200)
     if error is None: representation(cast, images)
     else:
@@ -194,7 +202,9 @@ def test_memory_does_not_grow_with_the_images():
     pixels = images.pixels
     def counted(*args):
         calls.append(args)
-        if len(calls) in (2, 12): gc.collect(); alive.append(sum(o.numel() for o in gc.get_objects() if type(o) is torch.Tensor))
+        if len(calls) in (2, 12):
+            gc.collect()
+            alive.append(sum(o.numel() for o in gc.get_objects() if type(o) is torch.Tensor))
         return pixels(*args)
     images.pixels = counted
     cka_matrices(cast, images)
@@ -213,10 +223,13 @@ def test_costs_little_beside_the_forward_passes(capsys):
     cast, images = Cast(small(0, 32, 3), dict(Ind=small(1, 16, 3), KL=small(2, 16, 3))), some_images(168, 32)
     def forwards():
         with cast.run(), torch.inference_mode():
-            for idxs in _split(len(images), 256, 12, 0):
+            for idxs in _batches(len(images), 256, 12, 0):
                 x = images.pixels(idxs)
                 for m in cast.networks: m.net(x)
-    def seconds(f): start = time.process_time(); f(); return time.process_time() - start
+    def seconds(f):
+        start = time.process_time()
+        f()
+        return time.process_time() - start
     plain, ours = (min(seconds(f) for _ in range(3)) for f in (forwards, lambda: representation(cast, images)))
     with capsys.disabled(): print(f'\nCKA of three networks: {ours/plain:.2f} x the forward passes alone')
     assert ours < 2.5*plain

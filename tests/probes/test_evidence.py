@@ -8,15 +8,19 @@ from kd_knowledge.probes import ESTIMATES, Member, estimate, table, wins
 CLAIMS = ('inherited', 'opposite')
 
 
+def member(model, seed): return Member(model, 'control' if model == 'Ind' else 'student', seed, None)
+
+
 def casts(n_casts, effects, n=300, luck=.04, seed=0):
-    "Long tables of many casts, each a condition of its own. effects: model -> (networks, effect, factor of the luck of a seed)."
+    "Tables of many casts, each a condition of its own. effects: model -> (networks, effect, factor of a seed's luck)."
     rng, rows = np.random.default_rng(seed), []
     for cast in range(n_casts):
         hard = rng.normal(0, .15, n)
         for model, (networks, effect, factor) in effects.items():
             for s in range(networks):
                 chance = .6 + hard + effect + rng.normal(0, luck*factor)
-                rows.append(table('colour', f'cast {cast}', 'agreement', Member(model, 'control' if model == 'Ind' else 'student', s, None), range(n), rng.random(n) < chance))
+                kept = rng.random(n) < chance
+                rows.append(table('colour', f'cast {cast}', 'agreement', member(model, s), range(n), kept))
     return pd.concat(rows)
 
 
@@ -26,7 +30,8 @@ def share_of_claims(found): return found.verdict.str.startswith(CLAIMS).mean()
 def test_at_most_five_percent_of_verdicts_claim_an_effect_that_is_not_there(capsys):
     found = estimate(casts(400, dict(Ind=(3, 0, 1), KL=(2, 0, 1), Hint=(2, 0, 1), CRD=(2, 0, 1))))
     share, error = share_of_claims(found), 2*(.05*.95/400)**.5
-    with capsys.disabled(): print(f'\n400 casts without effect, 1200 verdicts: {100*share:.1f} % claim one (at most 5 +- {100*error:.1f})')
+    with capsys.disabled():
+        print(f'\n400 casts without effect, 1200 verdicts: {100*share:.1f} % claim one (at most 5 +- {100*error:.1f})')
     assert share <= .05 + error
 
 
@@ -47,8 +52,9 @@ def test_order_of_rows_does_not_matter():
 
 
 def test_samples_that_do_not_count_for_one_network_count_for_none():
-    ind = [table('adversarial', 'teacher', 'fooled', Member('Ind', 'control', s, None), range(4), [0, 1, 0, np.nan]) for s in range(2)]
-    kl = [table('adversarial', 'teacher', 'fooled', Member('KL', 'student', s, None), range(4), [1, 1, np.nan, 1]) for s in range(2)]
+    fooled = lambda model, values: [table('adversarial', 'teacher', 'fooled', member(model, s), range(4), values)
+                                    for s in range(2)]
+    ind, kl = fooled('Ind', [0, 1, 0, np.nan]), fooled('KL', [1, 1, np.nan, 1])
     row = estimate(pd.concat(ind + kl)).iloc[0]
     assert (row.n, row.value, row.control) == (2, 1., .5)
 
@@ -75,6 +81,6 @@ def test_star_is_the_control_of_what_its_teacher_lacks():
 
 def test_wins_of_independent_students_average_one_half():
     rng = np.random.default_rng(5)
-    rows = pd.concat([table('localization', 'grad_cam', 'cosine', Member(m, 'control' if m == 'Ind' else 'student', s, None), range(50), rng.random(50).round(1))
+    rows = pd.concat([table('localization', 'grad_cam', 'cosine', member(m, s), range(50), rng.random(50).round(1))
                       for m in ('Ind', 'KL') for s in range(3)])
     assert wins(rows, 'closer').query('model == "Ind"').value.mean() == pytest.approx(.5)
