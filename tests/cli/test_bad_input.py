@@ -28,7 +28,8 @@ def classes(folder, names, n=3):
         for i in range(n): photo(folder/name/f'{i}.jpg', i)
 
 
-def small(n_classes, seed, **kwargs): return models.create_model('resnet_small', n_classes, seed=seed, width=4, **kwargs)
+def small(n_classes, seed, **kwargs):
+    return models.create_model('resnet_small', n_classes, seed=seed, width=4, **kwargs)
 
 
 @pytest.fixture(scope='module')
@@ -54,7 +55,8 @@ def bad(tmp_path_factory):
     for name in ('cat', 'dog'):
         for p in (top/'corrupt'/name).iterdir(): p.write_bytes(p.read_bytes()[:200])
     for i in range(3): photo(top/'flat'/f'{i}.jpg', i)
-    texts = dict(unknown='data: shapes\nepoch: 3\n', broken='data: [shapes\n', words='just words\n', typed='epochs: many\n', nan='lr: .nan\n')
+    texts = dict(unknown='data: shapes\nepoch: 3\n', broken='data: [shapes\n', words='just words\n',
+                 typed='epochs: many\n', nan='lr: .nan\n')
     for name, text in texts.items():
         (top/f'{name}.yaml').write_text(text)
     (top/'a file').write_text('mine\n')
@@ -65,14 +67,16 @@ def bad(tmp_path_factory):
     return top
 
 
-def snapshot(folder): return {p: (p.stat().st_mtime_ns, p.read_bytes()) if p.is_file() else None for p in Path(folder).rglob('*')}
+def snapshot(folder):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) if p.is_file() else None for p in Path(folder).rglob('*')}
 
 
 def arguments(options):
     "Options as a command line; dicts as YAML in one word."
     words = []
     for k, v in options.items():
-        words += ['--' + k.replace('_', '-')] + ([json.dumps(v)] if isinstance(v, dict) else [str(o) for o in v] if isinstance(v, list) else [str(v)])
+        words += ['--' + k.replace('_', '-')] + ([json.dumps(v)] if isinstance(v, dict) else [str(o) for o in v]
+                                                 if isinstance(v, list) else [str(v)])
     return words
 
 
@@ -82,7 +86,8 @@ def told(status, err, command, names):
     lines = err.splitlines()
     assert len(lines) == 1, err
     assert lines[0].startswith(f'{command}: {names}'), lines[0]
-    problem, *fix = lines[0].removeprefix(f'{command}: ').split(': ', 1)[1].split('. ') if '. ' in lines[0] else lines[0].split('? ')
+    text = lines[0].removeprefix(f'{command}: ')
+    problem, *fix = text.split(': ', 1)[1].split('. ') if '. ' in lines[0] else lines[0].split('? ')
     assert fix or lines[0].endswith('?'), f'no fix in: {lines[0]}'
     assert 'Traceback' not in err and len(lines[0]) < 700
 
@@ -134,7 +139,9 @@ STUDY = { # case -> options beside the tiny ones, the argument that is named, a 
     'no negatives': (dict(objectives=dict(CRD=dict(n_negatives=0))), 'n_negatives', '16384'),
     'a layer that does not exist': (dict(objectives=dict(Hint=dict(student_layer='layr2'))), 'student_layer', 'layer2'),
     'a depth that does not exist': (dict(objectives=dict(Hint=dict(teacher_layer='F9'))), 'teacher_layer', 'F'),
-    'a hint between a map and a vector': (dict(objectives=dict(Hint=dict(student_layer='layer2', teacher_layer='fc:input'))), 'student_layer', 'both'),
+    'a hint between a map and a vector': (dict(objectives=dict(Hint=dict(student_layer='layer2',
+                                                                         teacher_layer='fc:input'))), 'student_layer',
+                                          'both'),
     'unknown probe': (dict(probes=['colours']), 'probes', 'colour'),
     'arguments of an unknown probe': (dict(probe_args=dict(colours={})), 'probe_args', 'colour'),
     'unknown argument of a probe': (dict(probe_args=dict(adversarial=dict(epsilon=.1))), 'probe_args', 'eps'),
@@ -181,7 +188,8 @@ def test_kd_study(case, bad, capsys, monkeypatch):
     assert fix in refuse(cli.kd_study, arguments(options), 'kd_study', names, capsys, bad, monkeypatch)
 
 
-GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/ten', 'nets/other'], data='shapes', size=32,
+GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/ten', 'nets/other'], data='shapes',
+             size=32,
              n=16, bs=16, device='cpu')
 PROBE = { # as above
     'no teacher': (dict(teacher=None), 'teacher', 'taught'),
@@ -205,7 +213,8 @@ PROBE = { # as above
     'a pickled control': (dict(controls=['nets/whole.pth']), 'controls', 'save_model'),
     'a checkpoint of another architecture': (dict(foreign='nets/mixed'), 'foreign', 'one network'),
     'epsilon of 8': (dict(probe_args=dict(adversarial=dict(eps=8))), 'eps', '8/255'),
-    'images too small for the networks': (dict(teacher='nets/cnn', students=['nets/cnn'], controls=['nets/cnn']), 'size', '28'),
+    'images too small for the networks': (dict(teacher='nets/cnn', students=['nets/cnn'], controls=['nets/cnn']),
+                                          'size', '28'),
     'a device that is none': (dict(device='tpu'), 'device', 'cpu'),
     'a folder that holds other results': (dict(out='held'), 'out', 'another folder'),
     'a file in the place of the run folder': (dict(out='a file'), 'out', 'folder'),
@@ -247,17 +256,21 @@ FUNCTIONS = { # case -> call, the argument that is named, a word of the fix
     'labels of other images': (lambda: data.shapes(4).with_labels([0, 1]), 'y', 'each image'),
     'a student with other classes, training': (lambda: distillation.distill_learner(dls(), small(10, 0), dict(KL=distillation.KL()), student=small(7, 0)), 'KL', 'these classes'),
     'a teacher with other classes, training': (lambda: distillation.distill_learner(dls(), small(7, 0), dict(KL=distillation.KL())), 'teacher', 'these classes'),
-    'a student with other classes, probes': (lambda: probes.Cast(small(10, 0), dict(Ind=small(10, 1), KL=small(5, 0))), 'KL', 'same classes'),
-    'a cast without control': (lambda: probes.Cast(small(10, 0), dict(KL=small(10, 1))), 'students', 'without the teacher'),
+    'a student with other classes, probes': (lambda: probes.Cast(small(10, 0), dict(Ind=small(10, 1), KL=small(5, 0))),
+                                             'KL', 'same classes'),
+    'a cast without control': (lambda: probes.Cast(small(10, 0), dict(KL=small(10, 1))), 'students',
+                               'without the teacher'),
     'a layer that does not exist': (lambda: models.find_module(small(10, 0), 'layr1'), 'layer', 'layer1'),
-    'zero images left after filtering': (lambda: data.shapes(4).subset(torch.zeros(4, dtype=torch.bool)), 'idxs', 'filter'),
+    'zero images left after filtering': (lambda: data.shapes(4).subset(torch.zeros(4, dtype=torch.bool)), 'idxs',
+                                         'filter'),
     'no image that the attack fools': (lambda: probes.adversarial(cast(), data.shapes(4), eps=1e-9), 'eps', 'larger'),
     'epsilon of 8': (lambda: probes.fgsm(small(10, 0), pixels(), Y, eps=8), 'eps', '8/255'),
     'negative epsilon': (lambda: probes.fgsm(small(10, 0), pixels(), Y, eps=-.1), 'eps', 'positive'),
     'temperature 0, contrastive': (lambda: distillation.CRD(tau=0), 'temperature', '.07'),
     'negative weight': (lambda: distillation.Hint(weight=-1), 'weight', 'away'),
     'no objective': (lambda: distillation.distill_learner(dls(), small(10, 0), dict(KL='KL')), 'students', r'KL\(\)'),
-    'no teacher to learn from': (lambda: distillation.distill_learner(dls(), None, dict(KL=distillation.KL())), 'teacher', 'trained'),
+    'no teacher to learn from': (lambda: distillation.distill_learner(dls(), None, dict(KL=distillation.KL())),
+                                 'teacher', 'trained'),
     'batches of 0': (lambda: data.get_dls(bs=0), 'bs', '1 or more'),
 }
 
@@ -285,7 +298,8 @@ def test_in_a_fresh_process(command, more, names, bad, fresh):
 def test_a_run_folder_in_use(bad, capsys, monkeypatch):
     "Another process works in the folder: the second run says so, and leaves it as it is."
     code = 'import sys; from kd_knowledge.core import RunFolder\nwith RunFolder(sys.argv[1]): print("held", flush=True); sys.stdin.read()'
-    other = subprocess.Popen([sys.executable, '-c', code, bad/'held'], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen([sys.executable, '-c', code, bad/'held'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             text=True)
     try:
         assert other.stdout.readline() == 'held\n'
         said = refuse(cli.kd_study, arguments({**TINY, 'out': 'held'}), 'kd_study', 'out', capsys, bad, monkeypatch)
@@ -296,7 +310,8 @@ def test_a_run_folder_in_use(bad, capsys, monkeypatch):
 @pytest.fixture
 def full(tmp_path):
     "A full disk of 1 MB."
-    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', tmp_path], capture_output=True).returncode: pytest.skip('only root can mount a small disk')
+    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', tmp_path],
+                                      capture_output=True).returncode: pytest.skip('only root can mount a small disk')
     try:
         with open(tmp_path/'filler', 'wb', buffering=0) as f:
             try:
@@ -306,7 +321,9 @@ def full(tmp_path):
     finally: subprocess.run(['umount', tmp_path], check=True)
 
 
-def files(folder): return {str(p.relative_to(folder)): p.stat().st_size for p in Path(folder).rglob('*') if p.is_file() and p.stat().st_size}
+def files(folder):
+    return {str(p.relative_to(folder)): p.stat().st_size for p in Path(folder).rglob('*') if p.is_file()
+            and p.stat().st_size}
 
 
 def test_a_full_disk(full, bad, capsys, monkeypatch):
@@ -319,7 +336,8 @@ def test_a_full_disk(full, bad, capsys, monkeypatch):
 def test_a_disk_that_fills_up(workers, full, bad, capsys, monkeypatch):
     "What was finished before stays whole, and the study goes on from there when there is room."
     os.truncate(full/'filler', 700_000)
-    said = refuse(cli.kd_study, arguments({**TINY, 'workers': workers, 'out': full/'run'}), 'kd_study', '', capsys, bad, monkeypatch)
+    said = refuse(cli.kd_study, arguments({**TINY, 'workers': workers, 'out': full/'run'}), 'kd_study', '', capsys, bad,
+                  monkeypatch)
     assert 'No space left' in said and 'room' in said
     assert not [p for p in full.rglob('*') if '.part' in p.name]
     finished = {f for p in full.glob('run/steps/*.json') for f in json.loads(p.read_text())['files']}
@@ -337,7 +355,8 @@ def test_a_read_only_disk(full, bad, capsys, monkeypatch):
 
 
 def test_a_training_that_diverges(tmp_path, bad, capsys, monkeypatch):
-    said = refuse(cli.kd_study, arguments({**TINY, 'lr': 1e30, 'out': tmp_path/'run'}), 'kd_study', 'lr', capsys, bad, monkeypatch)
+    said = refuse(cli.kd_study, arguments({**TINY, 'lr': 1e30, 'out': tmp_path/'run'}), 'kd_study', 'lr', capsys, bad,
+                  monkeypatch)
     assert 'lower learning rate' in said and 'Exception' not in said
     assert not list((tmp_path/'run').glob('models/KL*')) and not list((tmp_path/'run').glob('steps/students*KL*'))
 

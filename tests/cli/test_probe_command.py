@@ -17,8 +17,10 @@ def student(): return create_model('resnet_small', 10, width=4, seed=3)
 def test_networks_of_a_module(tmp_path, monkeypatch, capsys):
     (tmp_path/'my_networks_1.py').write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    status = kd_probe(['--teacher', 'my_networks_1:teacher', '--students', 'KL=my_networks_1:student', 'KL=my_networks_1:control', '--controls', 'my_networks_1:control',
-                       'my_networks_1:student', '--data', 'digits', '--size', '32', '--n', '40', '--probes', 'localization', 'colour', '--out', 'found', '--device', 'cpu'])
+    status = kd_probe(['--teacher', 'my_networks_1:teacher', '--students', 'KL=my_networks_1:student',
+                       'KL=my_networks_1:control', '--controls', 'my_networks_1:control',
+                       'my_networks_1:student', '--data', 'digits', '--size', '32', '--n', '40', '--probes',
+                       'localization', 'colour', '--out', 'found', '--device', 'cpu'])
     assert status == 0, capsys.readouterr().err
     found = pd.read_csv(tmp_path/'found'/'estimates.csv')
     assert set(found.student) == {'KL'} and set(found.seeds) == {2}
@@ -46,4 +48,5 @@ def test_a_probe_halves_its_batches_when_memory_is_full(fresh):
     free, full = fresh(FULL), fresh(FULL, 60)
     assert free.returncode == full.returncode == 0, full.stderr
     *said, value = full.stdout.splitlines()
-    assert said and all(s.startswith('  memory is full: fidelity goes on in batches of ') for s in said) and [value] == free.stdout.splitlines()
+    assert said and all(s.startswith('  memory is full: fidelity goes on in batches of ')
+                        for s in said) and [value] == free.stdout.splitlines()

@@ -13,7 +13,8 @@ from kd_knowledge.probes.core import Probe, PROBES, register_probe, table
 from kd_knowledge.study.config import Study
 from kd_knowledge.study.run import run_study
 
-TINY = dict(n_train=128, n_probe=64, size=16, teacher_args=dict(width=8), student_args=dict(width=4), teacher_epochs=1, epochs=1,
+TINY = dict(n_train=128, n_probe=64, size=16, teacher_args=dict(width=8), student_args=dict(width=4), teacher_epochs=1,
+            epochs=1,
             bs=32, starred=False, seeds=2, independent_seeds=2, device='cpu')
 
 
@@ -33,7 +34,8 @@ def draw(cast, images, domains, rows):
 
 
 def add_probe():
-    register_probe(Probe('upside down', upside_down, 'Upside down', 'Does the student mind the sky below?', picture=draw))
+    register_probe(Probe('upside down', upside_down, 'Upside down', 'Does the student mind the sky below?',
+                         picture=draw))
 
 
 def add_objective():
@@ -57,13 +59,15 @@ def plugins():
 def ran(plugins, tmp_path):
     "A study that is run with both, in one process and in two."
     for workers in (1, 2):
-        run_study(Study(**TINY, objectives=dict(Cosine={}), probes=['upside down', 'fidelity'], workers=workers, out=str(tmp_path/f'{workers}')))
+        run_study(Study(**TINY, objectives=dict(Cosine={}), probes=['upside down', 'fidelity'], workers=workers,
+                        out=str(tmp_path/f'{workers}')))
     return tmp_path
 
 
 def test_a_study_runs_with_them_and_tells_of_them(ran):
     one, two = ran/'1', ran/'2'
-    for name in ('estimates.csv', 'values.csv', 'accuracy.csv'): assert (one/name).read_bytes() == (two/name).read_bytes(), name
+    for name in ('estimates.csv', 'values.csv', 'accuracy.csv'):
+        assert (one/name).read_bytes() == (two/name).read_bytes(), name
     found = pd.read_csv(one/'estimates.csv')
     assert set(found.probe) == {'upside down', 'fidelity'} and set(found.student) == {'Cosine'}
     log = pd.read_csv(one/'logs'/'Ind-Cosine-0.csv')
@@ -76,7 +80,8 @@ def test_a_study_runs_with_them_and_tells_of_them(ran):
 
 def check_report(page, folder):
     "Verdict, figure and picture with its caption."
-    for text in ('Upside down', 'Does the student mind the sky below?', 'The share of answers that stay.', 'Cosine'): assert text in page, text
+    for text in ('Upside down', 'Does the student mind the sky below?', 'The share of answers that stay.', 'Cosine'):
+        assert text in page, text
     assert (folder/'figures'/'upside-down-agreement.png').exists() and (folder/'figures'/'pictures-upside down.png').exists()
 
 

@@ -29,11 +29,13 @@ def mnist(folder, n=40):
     "Digits of scikit-learn at 28 pixels, in the files of MNIST."
     images = data.get_images('digits', 'train', size=28, n=n)
     for stem in ('train', 't10k'):
-        for kind, values in {'images-idx3': images.x[:, 0].numpy(), 'labels-idx1': images.y.numpy().astype(np.uint8)}.items():
+        for kind, values in {'images-idx3': images.x[:, 0].numpy(),
+                             'labels-idx1': images.y.numpy().astype(np.uint8)}.items():
             path = folder/'MNIST'/'raw'/f'{stem}-{kind}-ubyte.gz'
             path.parent.mkdir(parents=True, exist_ok=True)
             sizes = b''.join(s.to_bytes(4, 'big') for s in values.shape)
-            path.write_bytes(gzip.compress(bytes([0, 0, 8, values.ndim]) + sizes + np.ascontiguousarray(values).tobytes()))
+            path.write_bytes(gzip.compress(bytes([0, 0, 8, values.ndim]) + sizes
+                                           + np.ascontiguousarray(values).tobytes()))
 
 
 @pytest.fixture(scope='session')
@@ -42,7 +44,8 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp('data')
     miniature.imagenet(root, [f'n{i:08d}' for i in range(1000)], n=1, size=16)
     (root/'stylized').symlink_to(root/'imagenet')
-    for make in (miniature.cifar, miniature.pacs, miniature.vlcs, miniature.fairface, miniature.model_vs_human): make(root)
+    for make in (miniature.cifar, miniature.pacs, miniature.vlcs, miniature.fairface, miniature.model_vs_human):
+        make(root)
     mnist(root)
     return root
 
@@ -90,7 +93,8 @@ def learners(asked):
     dls = study_dls(asked, '', asked.seed)
     teacher, student = new_network(asked, 'T', dls.c), new_network(asked, 'Ind', dls.c)
     for name, objective in dict(Ind=None, **objectives_of(asked)).items():
-        with redirect_stdout(StringIO()): yield distill_learner(dls, teacher, {name: objective}, student=lambda: student)
+        with redirect_stdout(StringIO()):
+            yield distill_learner(dls, teacher, {name: objective}, student=lambda: student)
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +111,8 @@ def check_training(learn):
     "One step moves every student, and each term of its loss is a number."
     before = {k: few(net) for k, net in learn.students.items()}
     learn.dls.train.n = 4
-    learn.opt_func = partial(OptimWrapper, opt=torch.optim.SGD)  # without the two further copies of the weights that Adam keeps
+    # Without the two further copies of the weights that Adam keeps.
+    learn.opt_func = partial(OptimWrapper, opt=torch.optim.SGD)
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert np.isfinite(learn.distill.log.value).all() and set(learn.distill.log.student) == set(learn.students)
     for k, net in learn.students.items(): assert any(not p.equal(q) for p, q in zip(few(net), before[k])), k
@@ -154,8 +159,10 @@ def test_the_list_of_presets(fresh):
 
 def test_a_preset_tells_what_it_needs_and_costs(tmp_path, fresh):
     command = 'import sys; from kd_knowledge.cli import kd_study; sys.exit(kd_study(sys.argv[1:]))'
-    told = fresh(command, '--preset', 'shapes-nobody', '--n-train', 64, '--n-probe', 64, '--epochs', 1, '--teacher-epochs', 1,
-                 '--seeds', 1, '--independent-seeds', 1, '--probes', 'fidelity', '--workers', 1, '--out', tmp_path/'run')
+    told = fresh(command, '--preset', 'shapes-nobody', '--n-train', 64, '--n-probe', 64, '--epochs', 1,
+                 '--teacher-epochs', 1,
+                 '--seeds', 1, '--independent-seeds', 1, '--probes', 'fidelity', '--workers', 1, '--out',
+                 tmp_path/'run')
     assert told.returncode == 0, told.stderr
     first, plan = told.stdout.splitlines()[:2]
     assert first.startswith('shapes-nobody: E13') and plan.startswith('1 teacher x 1 epochs, 4 students x 1 epochs of 64 images: about ')

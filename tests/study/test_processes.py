@@ -12,7 +12,8 @@ from kd_knowledge.study.presets import PRESETS
 
 pytest.importorskip('accelerate')
 TUTORIAL = Path(__file__).resolve().parents[2]/'nbs'/'tutorials'/'many_processes.ipynb'
-TINY = dict(data='shapes', size=16, n_train=128, n_probe=64, bs=32, teacher_args='{width: 8}', student_args='{width: 4}',
+TINY = dict(data='shapes', size=16, n_train=128, n_probe=64, bs=32, teacher_args='{width: 8}',
+            student_args='{width: 4}',
             teacher_epochs=2, epochs=2, recipe='steps', lr=.03,
             objectives='{KL: {}, Hint: {}, CRD: {weight: 0.05}}', seeds=1, independent_seeds=2,
             probes='adversarial colour fidelity', probe_args='{adversarial: {eps: 0.1}}', device='cpu')
@@ -82,7 +83,9 @@ print(json.dumps(said))
 
 
 def arguments(**options):
-    return [w for k, v in {**TINY, **options}.items() for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]] + ['--no-starred']
+    return [w for k, v in {**TINY, **options}.items() for w in ['--' + k.replace('_', '-'),
+                                                                *([str(v)] if k != 'probes'
+                                                                  else v.split())]] + ['--no-starred']
 
 
 def output(command, **kwargs): return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
@@ -101,7 +104,8 @@ def runs(tmp_path_factory):
 def launched(tmp_path_factory):
     "The folder of a study that `accelerate launch` began and ended in two processes, and what was printed."
     folder = tmp_path_factory.mktemp('launched')/'two'
-    launch = [Path(sys.executable).parent/'accelerate', 'launch', '--multi_gpu', '--num_processes', '2', '--main_process_port', '0', '-m', 'kd_knowledge.cli']
+    launch = [Path(sys.executable).parent/'accelerate', 'launch', '--multi_gpu', '--num_processes', '2',
+              '--main_process_port', '0', '-m', 'kd_knowledge.cli']
     res = output([*launch, *arguments(out=folder)], env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert res.returncode == 0, res.stderr[-3000:]
     return folder, res.stdout
@@ -115,7 +119,8 @@ def check_weights(one, other):
     files = sorted(p.name for p in (one/'models').iterdir())
     assert len(files) == 16 and files == sorted(p.name for p in (other/'models').iterdir())
     for name in files:
-        if name.endswith('.json'): assert json.loads((one/'models'/name).read_text())['recipe'] == json.loads((other/'models'/name).read_text())['recipe']
+        if name.endswith('.json'):
+            assert json.loads((one/'models'/name).read_text())['recipe'] == json.loads((other/'models'/name).read_text())['recipe']
         else: same(load_file(one/'models'/name), load_file(other/'models'/name), 1e-5)
 
 
@@ -129,7 +134,8 @@ def test_the_same_weights(runs, launched):
     (top, said), (two, _) = runs, launched
     assert said['one']['statuses'] == [0]
     check_weights(top/'one', two)
-    for log in (top/'one'/'logs').iterdir(): pd.testing.assert_frame_equal(pd.read_csv(log), pd.read_csv(two/'logs'/log.name), rtol=1e-5)
+    for log in (top/'one'/'logs').iterdir():
+        pd.testing.assert_frame_equal(pd.read_csv(log), pd.read_csv(two/'logs'/log.name), rtol=1e-5)
     assert pd.read_csv(top/'one'/'logs'/'Ind-KL-Hint-CRD-0.csv').term.nunique() == 4
 
 
@@ -139,7 +145,8 @@ def test_it_is_the_same_arithmetic(runs):
     top, said = runs
     assert said['double-1']['statuses'] == [0] and said['double-2']['statuses'] == [0, 0], said['double-2']['err']
     (one, log), (other, its_log) = (torch.load(top/f'double-{n}.pt') for n in (1, 2))
-    assert {'objectives.CRD.0.bank', 'objectives.CRD.0.log_z', 'objectives.Hint.0.regressor.weight'} < set(one) and len(log) == 3*11
+    assert {'objectives.CRD.0.bank', 'objectives.CRD.0.log_z',
+            'objectives.Hint.0.regressor.weight'} < set(one) and len(log) == 3*11
     same(one, other, 1e-9)
     assert log == pytest.approx(its_log, rel=1e-9)
 
@@ -153,13 +160,15 @@ def test_the_same_tables(runs, launched):
         other = probes(two)[name]
         pd.testing.assert_frame_equal(table.drop(columns='value'), other.drop(columns='value'))
         assert ((table.value - other.value).abs() > 1e-3).mean() < .01, name
-    for name in ('estimates.csv', 'values.csv', 'accuracy.csv'): assert (top/'one'/name).read_bytes() == (top/'probed'/name).read_bytes()
+    for name in ('estimates.csv', 'values.csv', 'accuracy.csv'):
+        assert (top/'one'/name).read_bytes() == (top/'probed'/name).read_bytes()
 
 
 def test_each_step_is_done_once(runs, launched):
     "Each probe by one of the two, each network by both together; only the first tells what was done before and the results."
     (top, said), (two, printed) = runs, launched
-    assert sorted(re.findall(r'^ *[\d.]+ s  (.*)$', printed, re.M)) == said['one']['steps'] == sorted(p.stem for p in (two/'steps').glob('*.json'))
+    told = sorted(re.findall(r'^ *[\d.]+ s  (.*)$', printed, re.M))
+    assert told == said['one']['steps'] == sorted(p.stem for p in (two/'steps').glob('*.json'))
     assert printed.count('Report: ') == printed.count('CRD: the bank') == 1 and 'done before' not in printed
     first, second = said['probed']['out']
     assert 'done before  teacher T' in first and first.splitlines()[-1].startswith('Report: ') and 'done before' not in second and 'Report: ' not in second
@@ -168,12 +177,14 @@ def test_each_step_is_done_once(runs, launched):
 def test_a_killed_process_ends_the_other(runs):
     "It is told in one line, nothing is half written, and one process goes on with the folder."
     top, said = runs
-    assert said['killed']['statuses'] == [2, -9] and said['killed']['left'] == [] and said['killed']['steps'] == ['teacher T']
+    killed = said['killed']
+    assert killed['statuses'] == [2, -9] and killed['left'] == [] and killed['steps'] == ['teacher T']
     assert said['killed']['err'][0] == 'kd_study: processes: one of them ended. The same command goes on from the last finished step\n'
     assert said['resumed']['statuses'] == [0] and 'done before  teacher T' in said['resumed']['out'][0] and 'report' in said['resumed']['steps']
 
 
-@pytest.mark.parametrize('name, text', [('uneven', 'bs: batches of 33 images cannot be cut into 2 equal parts'), ('diverged', 'Give a lower learning rate')])
+@pytest.mark.parametrize('name, text', [('uneven', 'bs: batches of 33 images cannot be cut into 2 equal parts'),
+                                        ('diverged', 'Give a lower learning rate')])
 def test_an_error_ends_all_and_is_told_once(runs, name, text):
     top, said = runs
     lines = re.findall('^kd_study: .*', ''.join(said[name]['err']), re.M)
@@ -199,9 +210,12 @@ def test_the_slurm_script_names_every_pair_and_seed(script):
     "Its elements, run by bash with a launcher that only prints, are all pairs of presets and seeds, each in its own folder."
     first, last = map(int, re.search(r'--array=(\d+)-(\d+)', script).groups())
     def element(i):
-        return output(['bash'], input='accelerate() { echo "$@"; }\n' + script, env={**os.environ, 'SLURM_ARRAY_TASK_ID': str(i), 'IMAGENET': '/data'})
+        return output(['bash'], input='accelerate() { echo "$@"; }\n' + script,
+                      env={**os.environ, 'SLURM_ARRAY_TASK_ID': str(i), 'IMAGENET': '/data'})
     said = [element(i).stdout for i in range(first, last + 1)]
-    named = [re.search(r'-m kd_knowledge\.cli --preset (\S+) --imagenet /data --seed (\d) --out (\S+)$', s).groups() for s in said]
+    named = [re.search(r'-m kd_knowledge\.cli --preset (\S+) --imagenet /data --seed (\d) --out (\S+)$', s).groups()
+             for s in said]
     presets, seeds, folders = (set(v) for v in zip(*named))
-    assert len(named) == len(folders) == len(presets)*len(seeds) == len({n[:2] for n in named}) and presets <= set(PRESETS) and first == 0
+    assert len(named) == len(folders) == len(presets)*len(seeds) == len({n[:2]
+                                                                         for n in named}) and presets <= set(PRESETS) and first == 0
     assert element(last).returncode == 0 != element(last + 1).returncode

@@ -66,19 +66,23 @@ print(json.dumps(dict(killed=killed)))
 
 
 def arguments(out=None, **options):
-    return [w for k, v in {**TINY, **options, **(dict(out=out) if out else {})}.items() for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]]
+    return [w for k, v in {**TINY, **options, **(dict(out=out) if out else {})}.items()
+            for w in ['--' + k.replace('_', '-'), *([str(v)] if k != 'probes' else v.split())]]
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     "A folder with an uninterrupted run, `through`, and killed ones, and what happened to these."
     top = tmp_path_factory.mktemp('resume')
-    res = subprocess.run([sys.executable, '-c', KILLER, top, *arguments()], env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=500)
+    res = subprocess.run([sys.executable, '-c', KILLER, top, *arguments()], env={**os.environ, 'OMP_NUM_THREADS': '1'},
+                         capture_output=True, text=True, timeout=500)
     assert res.returncode == 0, res.stderr[-3000:]
     return top, json.loads(res.stdout.splitlines()[-1])
 
 
-def results(folder): return sorted(p.relative_to(folder) for p in folder.rglob('*') if p.suffix in ('.csv', '.parquet', '.safetensors') and not p.name.startswith('.'))
+def results(folder):
+    return sorted(p.relative_to(folder) for p in folder.rglob('*') if p.suffix in ('.csv', '.parquet', '.safetensors')
+                  and not p.name.startswith('.'))
 
 
 def test_the_kills(runs):
@@ -87,7 +91,8 @@ def test_the_kills(runs):
     killed = [k for k in said['killed'] if k['status'] == -9]
     assert {k['status'] for k in said['killed']} <= {-9, 0} and len(killed) >= 8, said
     assert {k['workers'] for k in killed} == {1, 2} and len({len(k['steps']) for k in killed}) >= 4
-    assert any(not [s for s in k['steps'] if s.startswith('probe')] for k in killed) and any([s for s in k['steps'] if s.startswith('probe')] for k in killed)
+    assert any(not [s for s in k['steps'] if s.startswith('probe')]
+               for k in killed) and any([s for s in k['steps'] if s.startswith('probe')] for k in killed)
     assert not any('report' in k['steps'] for k in killed)
 
 
@@ -97,14 +102,16 @@ def killed_runs(top): return [f for f in sorted(top.glob('killed-*')) if (f/'rep
 def test_the_same_numbers(runs):
     top, _ = runs
     wanted = results(top/'through')
-    assert {str(p) for p in wanted} >= {'estimates.csv', 'values.csv', 'accuracy.csv', 'probes/colour.parquet', 'models/KL_star-1.safetensors'}
+    assert {str(p) for p in wanted} >= {'estimates.csv', 'values.csv', 'accuracy.csv', 'probes/colour.parquet',
+                                        'models/KL_star-1.safetensors'}
     assert killed_runs(top)
     for folder in killed_runs(top):
         assert results(folder) == wanted
         for p in wanted:
             a, b = top/'through'/p, folder/p
             if p.suffix == '.csv': assert a.read_bytes() == b.read_bytes(), p
-            elif p.suffix == '.parquet': pd.testing.assert_frame_equal(pd.read_parquet(a), pd.read_parquet(b), check_exact=True)
+            elif p.suffix == '.parquet':
+                pd.testing.assert_frame_equal(pd.read_parquet(a), pd.read_parquet(b), check_exact=True)
             else: same_tensors(load_file(a), load_file(b), p)
 
 
@@ -117,16 +124,19 @@ def test_no_leftover_is_a_result(runs):
     top, _ = runs
     for folder in killed_runs(top):
         named = [f for p in (folder/'steps').glob('*.json') for f in json.loads(p.read_text())['files']]
-        assert len(named) > 20 and all((folder/f).stat().st_size for f in named) and not [f for f in named if '.part' in f]
+        assert len(named) > 20 and all((folder/f).stat().st_size
+                                       for f in named) and not [f for f in named if '.part' in f]
         assert all(p.name.startswith('.') for p in folder.rglob('*') if '.part' in p.name)
 
 
 def test_a_second_call_does_nothing(runs, fresh):
     top, _ = runs
     folder = killed_runs(top)[-1]
-    state = lambda: {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*') if p.is_file() and p.name != '.lock'}
+    state = lambda: {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*') if p.is_file()
+                     and p.name != '.lock'}
     before = state()
-    res = fresh('from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())', *arguments(folder, workers=1))
+    res = fresh('from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())',
+                *arguments(folder, workers=1))
     assert res.returncode == 0 and res.stderr == '', res.stderr[-2000:]
     assert state() == before and res.seconds < 10
     done = [line for line in res.stdout.splitlines() if line.startswith('  done before')]
@@ -138,7 +148,8 @@ def test_two_runs_at_once(tmp_path, capsys):
     "While one works in the folder, the second says so and stops; the first is not disturbed."
     code = 'from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())'
     argv = arguments(tmp_path/'run', workers=1, probes='colour', seeds=1, epochs=1, objectives='{KL: {}}')
-    first = subprocess.Popen([sys.executable, '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen([sys.executable, '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                             text=True)
     try:
         while not (tmp_path/'run'/'config.yaml').exists() and first.poll() is None: time.sleep(.01)
         first.send_signal(signal.SIGSTOP)
@@ -187,7 +198,8 @@ def alive(pid): return Path(f'/proc/{pid}').exists() and Path(f'/proc/{pid}/stat
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='reads /proc')
 def test_children_end_with_their_parent():
     "Also in the middle of a step, and when it is killed."
-    parent = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', CHILDREN], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    parent = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', CHILDREN], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
     children = parent.stdout.readline().split()
     time.sleep(1)
     assert len(children) == 2 and all(map(alive, children))
@@ -203,7 +215,8 @@ def test_a_killed_child_ends_the_study_in_one_line(tmp_path):
     "Nothing is lost: the same command goes on."
     code = 'from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())'
     argv = arguments(tmp_path/'run', workers=2, probes='colour', epochs=200, objectives='{KL: {}}')
-    study = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    study = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *argv], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True)
     while not list((tmp_path/'run').glob('steps/teacher T*.json')) and study.poll() is None: time.sleep(.02)
     children = [p for p in Path('/proc').glob('[0-9]*') if parent_of(p) == study.pid]
     worker = next(int(p.name) for p in children if 'popen_loky' in command_of(p))
