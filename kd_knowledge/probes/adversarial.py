@@ -65,7 +65,7 @@ def _attackers(cast):
 
 # %% ../../nbs/43_probes.adversarial.ipynb #e92662d1
 def _attack(cast, attacked, clean, x, y, idxs, attack):
-    "Which images fool the attacked network, their samples, and `Member.key` -> whose other answers change on these."
+    "Which images fool the attacked network, their samples, and `member.key` -> whose other answers change on these."
     changed_x = _climb(attacked.net, x, y, **attack)
     fooled = answers(attacked.net, changed_x) != clean[attacked.key][idxs]
     left, samples = changed_x[fooled.to(x.device)], idxs[fooled]

@@ -134,7 +134,7 @@ def logits(self:Cast,
     images, # an `Images`
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run
-) -> dict: # `Member.key` -> float32 tensor N x n_classes on the CPU
+) -> dict: # `member.key` -> float32 tensor N x n_classes on the CPU
     "The logits of all networks on the clean images, computed once for a cast and a set of images."
     if id(images) not in self._logits:
         seen = {m.key: [] for m in self.networks}
@@ -146,7 +146,7 @@ def logits(self:Cast,
 
 # %% ../../nbs/40_probes.core.ipynb #96545dc4
 def answers(
-    net, # pixels in, logits out; inside `Cast.run`
+    net, # pixels in, logits out; inside `cast.run`
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1], on the network's device
 ) -> torch.Tensor: # N class indices on the CPU
     "What a network answers: its top class."

@@ -84,7 +84,7 @@ def strengths(
 
 # %% ../../nbs/44_probes.invariance.ipynb #6671d99c
 def _kept(cast, probe, shown, clean, idxs):
-    "`Member.key` -> for each image of a batch, whether the answers agree."
+    "`member.key` -> for each image of a batch, whether the answers agree."
     for m in cast.networks:
         first = clean[m.key][idxs] if probe == 'colour' else answers(m.net, shown[0])
         yield m.key, first == answers(m.net, shown[-1])

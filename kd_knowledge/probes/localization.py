@@ -168,7 +168,7 @@ def _scores(maps, teachers, masks):
 
 # %% ../../nbs/42_probes.localization.ipynb #24871d12
 def _score_rows(cast, scores, method, samples):
-    "The long table of scores, `Member.key` -> list of dicts metric -> values."
+    "The long table of scores, `member.key` -> list of dicts metric -> values."
     rows = []
     for m in cast.networks:
         for metric in scores[m.key][0]:

@@ -64,7 +64,7 @@ def _batches(n, bs, batches, seed):
 
 # %% ../../nbs/47_probes.representation.ipynb #1c679dcf
 def _layers(cast, images, layers):
-    "`Member.key` -> label -> module name: those named, else those that `anatomy` finds."
+    "`member.key` -> label -> module name: those named, else those that `anatomy` finds."
     named = {model: {f'F{i+1}': name for i, name in enumerate(names)} for model, names in (layers or {}).items()}
     for model, found in named.items():
         require(cast.of(model), 'layers', f'no network {model!r}', f'Give some of {", ".join(cast.names)}')
@@ -78,7 +78,7 @@ def _stack(net, seen, names, x):
     return torch.stack([seen[name] for name in names])
 
 def _hsics(cast, images, names, bs, batches, seed, device):
-    """`Member.key` -> HSIC of each batch: with the teacher's layers (batches x teacher's x its own), and of each layer
+    """`member.key` -> HSIC of each batch: with the teacher's layers (batches x teacher's x its own), and of each layer
     with itself (batches x its own)."""
     found = {k: ([], []) for k in names}
     with cast.run(device), torch.inference_mode(), ExitStack() as stack:
@@ -94,7 +94,7 @@ def _hsics(cast, images, names, bs, batches, seed, device):
 
 # %% ../../nbs/47_probes.representation.ipynb #d56c445b
 def _cka_parts(cast, images, layers, bs, batches, seed, device):
-    "The layers of every network; `Member.key` -> each batch's part of CKA, batches x teacher's layers x its own."
+    "The layers of every network; `member.key` -> each batch's part of CKA, batches x teacher's layers x its own."
     names = _layers(cast, images, layers)
     hsics = _hsics(cast, images, names, bs, batches, seed, device)
     teacher = hsics['T', 0][1].mean(0)
@@ -109,7 +109,7 @@ def cka_matrices(
     batches:int=12, # in how many batches, as long as 64 images are left in each
     seed:int=0, # of the split
     device=None, # where to run; None leaves the networks where they are
-) -> dict: # `Member.key` -> DataFrame: the teacher's layers x the network's own, at most 1; `T` beside itself too
+) -> dict: # `member.key` -> DataFrame: the teacher's layers x the network's own, at most 1; `T` beside itself too
     """Debiased linear CKA of every layer of the teacher with every layer of each network, in one pass (paper, section
     11.6). Raises `KDError`."""
     names, parts = _cka_parts(cast, images, layers, bs, batches, seed, device)

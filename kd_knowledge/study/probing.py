@@ -50,7 +50,9 @@ def domain_images(self:Study,
     return _domain_images(self, n or self.n_probe)
 
 @patch
-def domain_images(self:Probing, n=None):
+def domain_images(self:Probing,
+    n:int=None, # as of a study: 1 or more, or None
+):
     "As of a `Study`."
     return _domain_images(self, n or self.n)
 

@@ -55,7 +55,10 @@ def do_here(
     _finish(bench, step, start)
     print_finish(step.name, bench.run.done(step.name, step.key))
 
-def do_quietly(bench, step):
+def do_quietly(
+    bench, # the `Bench` of the study
+    step, # what is to be done
+):
     "The same where nobody sees what is printed: it goes into the record."
     start = time.perf_counter()
     with redirect_stdout(StringIO()) as printed: do_step(bench, step)

@@ -160,7 +160,12 @@ def file_name(
 def _models(names, seed):
     return [f'models/{file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
 
-def log_path(names, seed): return f'logs/{file_name("-".join(names), seed)}.csv'
+def log_path(
+    names, # of the students that train together
+    seed, # which of their networks
+) -> str:
+    "Where the log of a training lies, from the run folder."
+    return f'logs/{file_name("-".join(names), seed)}.csv'
 
 @patch
 def teachers(self:Study) -> list: # of names
