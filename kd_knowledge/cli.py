@@ -161,7 +161,7 @@ def kd_explore(
                         help='the folder of a finished run (default: runs/default)')
     parser.add_argument('--port', type=int, default=8866, metavar='INT',
                         help='where the page is served on this machine (default: 8866)')
-    parser.add_argument('--no-browser', help='do not open the browser', action='store_true')
+    parser.add_argument('--no-browser', help='do not open the browser (default: open it)', action='store_true')
     return command(parser, _serve, argv)
 
 # %% ../nbs/80_cli.ipynb #b82f3311

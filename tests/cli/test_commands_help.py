@@ -11,15 +11,16 @@ def options(text):
     return {re.search(r'--[\w-]+', p)[0]: ' '.join(p.split()) for p in parts}
 
 @pytest.mark.parametrize('command', COMMANDS)
-def test_help_is_quick(command, fresh, tmp_path):
-    runs = [fresh(HELP.format(command), cwd=tmp_path) for _ in range(3)]
-    assert all(o.returncode == 0 for o in runs), runs[0].stderr[-2000:]
-    assert min(o.seconds for o in runs) < 2 and not list(tmp_path.iterdir())
+def test_help_imports_nothing_heavy(command, fresh, tmp_path):
+    "So it answers at once; the benchmarks say how soon."
+    code = HELP.format(command).replace(f'{command}()', f'\ntry: {command}()\nexcept SystemExit: print("torch" in sys.modules, "pandas" in sys.modules)')
+    told = fresh(code, cwd=tmp_path)
+    assert told.returncode == 0 and told.stdout.endswith('False False\n') and not list(tmp_path.iterdir()), told.stderr[-2000:]
+
 
 @pytest.mark.parametrize('command', COMMANDS)
 def test_help_names_every_option_with_its_default(command, fresh):
     found = options(fresh(HELP.format(command)).stdout)
-    assert len(found) > 3
-    silent = [name for name, text in found.items() if name != '--help'
-              and not re.search('default|required', text, re.IGNORECASE)]
+    assert len(found) >= 3
+    silent = [name for name, text in found.items() if name != '--help' and not re.search('default|required', text, re.IGNORECASE)]
     assert not silent, f'no default named for {silent}'

@@ -138,7 +138,7 @@ def test_a_second_call_does_nothing(runs, fresh):
     res = fresh('from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())',
                 *arguments(folder, workers=1))
     assert res.returncode == 0 and res.stderr == '', res.stderr[-2000:]
-    assert state() == before and res.seconds < 10
+    assert state() == before
     done = [line for line in res.stdout.splitlines() if line.startswith('  done before')]
     assert len(done) == len(list((folder/'steps').glob('*.json'))) and ' s   ' not in res.stdout.split('Accuracy')[0]
     assert res.stdout.splitlines()[-1] == f'Report: {folder/"report.html"}'
