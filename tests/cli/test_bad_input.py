@@ -1,5 +1,5 @@
 "Bad input: one line on stderr that names the argument and the fix, exit status 2, and nothing written or harmed."
-import json, os, shutil, subprocess, sys
+import contextlib, json, os, shutil, subprocess, sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -75,8 +75,10 @@ def arguments(options):
     "Options as a command line; dicts as YAML in one word."
     words = []
     for k, v in options.items():
-        words += ['--' + k.replace('_', '-')] + ([json.dumps(v)] if isinstance(v, dict) else [str(o) for o in v]
-                                                 if isinstance(v, list) else [str(v)])
+        words.append('--' + k.replace('_', '-'))
+        if isinstance(v, dict): words.append(json.dumps(v))
+        elif isinstance(v, list): words += map(str, v)
+        else: words.append(str(v))
     return words
 
 
@@ -139,9 +141,8 @@ STUDY = { # case -> options beside the tiny ones, the argument that is named, a 
     'no negatives': (dict(objectives=dict(CRD=dict(n_negatives=0))), 'n_negatives', '16384'),
     'a layer that does not exist': (dict(objectives=dict(Hint=dict(student_layer='layr2'))), 'student_layer', 'layer2'),
     'a depth that does not exist': (dict(objectives=dict(Hint=dict(teacher_layer='F9'))), 'teacher_layer', 'F'),
-    'a hint between a map and a vector': (dict(objectives=dict(Hint=dict(student_layer='layer2',
-                                                                         teacher_layer='fc:input'))), 'student_layer',
-                                          'both'),
+    'a hint between a map and a vector':
+        (dict(objectives=dict(Hint=dict(student_layer='layer2', teacher_layer='fc:input'))), 'student_layer', 'both'),
     'unknown probe': (dict(probes=['colours']), 'probes', 'colour'),
     'arguments of an unknown probe': (dict(probe_args=dict(colours={})), 'probe_args', 'colour'),
     'unknown argument of a probe': (dict(probe_args=dict(adversarial=dict(epsilon=.1))), 'probe_args', 'eps'),
@@ -189,8 +190,7 @@ def test_kd_study(case, bad, capsys, monkeypatch):
 
 
 GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/ten', 'nets/other'], data='shapes',
-             size=32,
-             n=16, bs=16, device='cpu')
+             size=32, n=16, bs=16, device='cpu')
 PROBE = { # as above
     'no teacher': (dict(teacher=None), 'teacher', 'taught'),
     'no students': (dict(students=None), 'students', 'at least one'),
@@ -229,16 +229,26 @@ def test_kd_probe(case, bad, capsys, monkeypatch):
 
 
 def pixels(n=2): return torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
 def with_nan():
     x = pixels()
     x[1, 2, 3, 4] = torch.nan
     return x
+
+
 def cast(): return probes.Cast(small(10, 0), dict(Ind=[small(10, 1)], KL=[small(10, 2)]))
+
+
 def dls(): return data.get_dls(n_train=16, n_valid=8, bs=8, device='cpu')
+
+
 def wrong_labels():
     made = dls()
     made.train_ds.y = made.train_ds.y + 3
     return made
+
+
 Y = torch.tensor([0, 1])
 
 
@@ -254,8 +264,12 @@ FUNCTIONS = { # case -> call, the argument that is named, a word of the fix
     'labels out of range, training': (lambda: distillation.classifier_learner(wrong_labels()), 'labels', 'from 0'),
     'labels out of range, images': (lambda: data.shapes(4).with_labels([0, 1, 2, 10]), 'y', '0 to 9'),
     'labels of other images': (lambda: data.shapes(4).with_labels([0, 1]), 'y', 'each image'),
-    'a student with other classes, training': (lambda: distillation.distill_learner(dls(), small(10, 0), dict(KL=distillation.KL()), student=small(7, 0)), 'KL', 'these classes'),
-    'a teacher with other classes, training': (lambda: distillation.distill_learner(dls(), small(7, 0), dict(KL=distillation.KL())), 'teacher', 'these classes'),
+    'a student with other classes, training':
+        (lambda: distillation.distill_learner(dls(), small(10, 0), dict(KL=distillation.KL()), student=small(7, 0)),
+         'KL', 'these classes'),
+    'a teacher with other classes, training':
+        (lambda: distillation.distill_learner(dls(), small(7, 0), dict(KL=distillation.KL())), 'teacher',
+         'these classes'),
     'a student with other classes, probes': (lambda: probes.Cast(small(10, 0), dict(Ind=small(10, 1), KL=small(5, 0))),
                                              'KL', 'same classes'),
     'a cast without control': (lambda: probes.Cast(small(10, 0), dict(KL=small(10, 1))), 'students',
@@ -295,10 +309,18 @@ def test_in_a_fresh_process(command, more, names, bad, fresh):
     assert res.stdout == '' and snapshot(bad) == before
 
 
+HOLD = '''
+import sys
+from kd_knowledge.core import RunFolder
+with RunFolder(sys.argv[1]):
+    print('held', flush=True)
+    sys.stdin.read()
+'''
+
+
 def test_a_run_folder_in_use(bad, capsys, monkeypatch):
     "Another process works in the folder: the second run says so, and leaves it as it is."
-    code = 'import sys; from kd_knowledge.core import RunFolder\nwith RunFolder(sys.argv[1]): print("held", flush=True); sys.stdin.read()'
-    other = subprocess.Popen([sys.executable, '-c', code, bad/'held'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    other = subprocess.Popen([sys.executable, '-c', HOLD, bad/'held'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              text=True)
     try:
         assert other.stdout.readline() == 'held\n'
@@ -310,20 +332,19 @@ def test_a_run_folder_in_use(bad, capsys, monkeypatch):
 @pytest.fixture
 def full(tmp_path):
     "A full disk of 1 MB."
-    if os.geteuid() or subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', tmp_path],
-                                      capture_output=True).returncode: pytest.skip('only root can mount a small disk')
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', tmp_path]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip('only root can mount a small disk')
     try:
-        with open(tmp_path/'filler', 'wb', buffering=0) as f:
-            try:
-                while f.write(bytes(4096)): pass
-            except OSError: pass
+        with open(tmp_path/'filler', 'wb', buffering=0) as f, contextlib.suppress(OSError):
+            while f.write(bytes(4096)): pass
         yield tmp_path
     finally: subprocess.run(['umount', tmp_path], check=True)
 
 
 def files(folder):
-    return {str(p.relative_to(folder)): p.stat().st_size for p in Path(folder).rglob('*') if p.is_file()
-            and p.stat().st_size}
+    sizes = {str(p.relative_to(folder)): p.stat().st_size for p in Path(folder).rglob('*') if p.is_file()}
+    return {name: size for name, size in sizes.items() if size}
 
 
 def test_a_full_disk(full, bad, capsys, monkeypatch):

@@ -17,10 +17,11 @@ def student(): return create_model('resnet_small', 10, width=4, seed=3)
 def test_networks_of_a_module(tmp_path, monkeypatch, capsys):
     (tmp_path/'my_networks_1.py').write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    status = kd_probe(['--teacher', 'my_networks_1:teacher', '--students', 'KL=my_networks_1:student',
-                       'KL=my_networks_1:control', '--controls', 'my_networks_1:control',
-                       'my_networks_1:student', '--data', 'digits', '--size', '32', '--n', '40', '--probes',
-                       'localization', 'colour', '--out', 'found', '--device', 'cpu'])
+    status = kd_probe(['--teacher', 'my_networks_1:teacher',
+                       '--students', 'KL=my_networks_1:student', 'KL=my_networks_1:control',
+                       '--controls', 'my_networks_1:control', 'my_networks_1:student',
+                       '--data', 'digits', '--size', '32', '--n', '40',
+                       '--probes', 'localization', 'colour', '--out', 'found', '--device', 'cpu'])
     assert status == 0, capsys.readouterr().err
     found = pd.read_csv(tmp_path/'found'/'estimates.csv')
     assert set(found.student) == {'KL'} and set(found.seeds) == {2}
@@ -38,7 +39,9 @@ make = lambda seed: models.create_model('resnet_small', 10, width=32, seed=seed)
 cast, images = probes.Cast(make(0), dict(Ind=make(1), KL=make(2))), data.get_images('shapes', 'valid', size=64, n=256)
 ask = lambda images: ask_probe(Probing(device='cpu'), 'fidelity', cast, images, dict)
 ask(images.subset(range(32)))
-if len(sys.argv) > 1: resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + int(sys.argv[1])*2**20, -1))
+if len(sys.argv) > 1:
+    most = psutil.Process().memory_info().vms + int(sys.argv[1])*2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, -1))
 print(ask(images).value.sum().round(3))
 '''
 
@@ -48,5 +51,5 @@ def test_a_probe_halves_its_batches_when_memory_is_full(fresh):
     free, full = fresh(FULL), fresh(FULL, 60)
     assert free.returncode == full.returncode == 0, full.stderr
     *said, value = full.stdout.splitlines()
-    assert said and all(s.startswith('  memory is full: fidelity goes on in batches of ')
-                        for s in said) and [value] == free.stdout.splitlines()
+    assert said and all(s.startswith('  memory is full: fidelity goes on in batches of ') for s in said)
+    assert [value] == free.stdout.splitlines()

@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kd_knowledge.probes.core import PROBES
-from kd_knowledge.probes import ESTIMATES
 from kd_knowledge.cli import kd_probe, kd_study
+from kd_knowledge.probes import ESTIMATES
+from kd_knowledge.probes.core import PROBES
 from tests.common import needs_fashion
 
-SMALL = ['--teacher-args', '{width: 8}', '--student-args', '{width: 4}', '--device', 'cpu', '--no-starred', '--lr',
-         '.02']
+SMALL = ['--teacher-args', '{width: 8}', '--student-args', '{width: 4}', '--device', 'cpu', '--no-starred',
+         '--lr', '.02']
 WORDS = 'inherited', 'opposite', 'no evidence', 'cannot tell'
 
 
@@ -31,11 +31,10 @@ def report(folder):
 @needs_fashion
 def test_fashion_mnist(tmp_path, capsys):
     folder = tmp_path/'fashion'
-    status = kd_study(['--data', 'fashion_mnist', '--n-train', '512', '--n-probe', '128', '--probe-args',
-                       '{boundary: {planes: 5, points: 5}}', '--bs', '32', '--teacher-epochs', '3', '--epochs', '2',
-                       '--seeds', '2',
-                       '--independent-seeds', '2', '--objectives', '{KL: {}}', '--workers', '1', '--out', str(folder),
-                       *SMALL])
+    status = kd_study(['--data', 'fashion_mnist', '--n-train', '512', '--n-probe', '128',
+                       '--probe-args', '{boundary: {planes: 5, points: 5}}', '--bs', '32',
+                       '--teacher-epochs', '3', '--epochs', '2', '--seeds', '2', '--independent-seeds', '2',
+                       '--objectives', '{KL: {}}', '--workers', '1', '--out', str(folder), *SMALL])
     shown = capsys.readouterr()
     assert status == 0, shown.err
     assert shown.out.splitlines()[-1] == f'Report: {folder/"report.html"}'
@@ -50,7 +49,7 @@ def test_fashion_mnist(tmp_path, capsys):
 
 @pytest.fixture(scope='module')
 def photographs(tmp_path_factory):
-    "Patches of scikit-learn's two photographs as JPEGs: in class folders with train and valid, and some in one flat folder."
+    "Patches of two photographs as JPEGs: in class folders with train and valid, and some in one flat folder."
     from sklearn.datasets import load_sample_images
     top = tmp_path_factory.mktemp('photographs')
     for name, whole in zip(('china', 'flower'), load_sample_images().images):
@@ -70,9 +69,8 @@ def photo_run(photographs, fresh):
     "A study of the photographs, in a fresh process."
     folder = photographs/'run'
     argv = ['--data', photographs/'classes', '--size', '32', '--bs', '16', '--teacher-epochs', '12', '--epochs', '3',
-            '--seeds', '1', '--independent-seeds', '2',
-            '--objectives', '{KL: {}, Hint: {}}', '--probe-args',
-            '{adversarial: {eps: 0.1}, boundary: {planes: 5, points: 5}}', '--out', folder, *SMALL]
+            '--seeds', '1', '--independent-seeds', '2', '--objectives', '{KL: {}, Hint: {}}',
+            '--probe-args', '{adversarial: {eps: 0.1}, boundary: {planes: 5, points: 5}}', '--out', folder, *SMALL]
     res = fresh('import sys; from kd_knowledge.cli import kd_study; sys.exit(kd_study())', *argv)
     assert res.returncode == 0 and res.stderr == '', res.stderr[-2000:]
     assert res.stdout.splitlines()[-1] == f'Report: {folder/"report.html"}'
@@ -90,8 +88,8 @@ def test_a_folder_of_photographs(photo_run):
 def probe_options(run, data, out, *more):
     nets = run/'models'
     return ['--teacher', nets/'T-0', '--students', f'KL={nets/"KL-0"}', f'Hint={nets/"Hint-0.safetensors"}',
-            '--controls', nets/'Ind-0', nets/'Ind-1',
-            '--foreign', nets/'foreign-1000', '--data', data, '--size', '32', '--device', 'cpu', '--out', out,
+            '--controls', nets/'Ind-0', nets/'Ind-1', '--foreign', nets/'foreign-1000',
+            '--data', data, '--size', '32', '--device', 'cpu', '--out', out,
             '--probe-args', '{adversarial: {eps: 0.1}, boundary: {planes: 5, points: 5}}', *more]
 
 
@@ -117,7 +115,11 @@ def test_the_teachers_answers_in_the_labels_place(photo_run, photographs, capsys
     assert '--target predicted' in text and "teacher's own answer" in text.replace('&#x27;', "'")
     accuracy = pd.read_csv(out/'accuracy.csv').set_index('network').accuracy
     assert accuracy['T'] == 1
-    state = lambda: {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob('*') if p.is_file()
-                     and p.name != '.lock'}
-    before = state()
-    assert kd_probe(argv) == 0 and state() == before  # a second call does nothing
+    before = state(out)
+    assert kd_probe(argv) == 0 and state(out) == before  # a second call does nothing
+
+
+def state(folder):
+    "What its files hold, and when they were written."
+    files = [p for p in folder.rglob('*') if p.is_file() and p.name != '.lock']
+    return {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files}

@@ -38,8 +38,9 @@ def test_headline_and_controls(written):
 
 def test_what_was_compared(written):
     run = read_run(written[0])
-    assert compared(run) == ('KL and CRD (2 networks of each), distilled from a teacher, against 3 independent '
-                             'networks of the same architecture, trained without one (shapes; resnet_small → resnet_small).')
+    assert compared(run) == (
+        'KL and CRD (2 networks of each), distilled from a teacher, against 3 independent networks of the same '
+        'architecture, trained without one (shapes; resnet_small → resnet_small).')
     assert unstarred(run.estimates).student.unique().tolist() == ['KL', 'CRD']
 
 def test_tally_counts_each_kind(written):

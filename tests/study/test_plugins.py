@@ -1,5 +1,5 @@
 "A probe and an objective of a user's own: each registered by one line, and all else follows."
-from pathlib import Path
+import inspect
 
 import pandas as pd
 import pytest
@@ -14,8 +14,7 @@ from kd_knowledge.study.config import Study
 from kd_knowledge.study.run import run_study
 
 TINY = dict(n_train=128, n_probe=64, size=16, teacher_args=dict(width=8), student_args=dict(width=4), teacher_epochs=1,
-            epochs=1,
-            bs=32, starred=False, seeds=2, independent_seeds=2, device='cpu')
+            epochs=1, bs=32, starred=False, seeds=2, independent_seeds=2, device='cpu')
 
 
 def upside_down(cast, images, device=None):
@@ -82,7 +81,8 @@ def check_report(page, folder):
     "Verdict, figure and picture with its caption."
     for text in ('Upside down', 'Does the student mind the sky below?', 'The share of answers that stay.', 'Cosine'):
         assert text in page, text
-    assert (folder/'figures'/'upside-down-agreement.png').exists() and (folder/'figures'/'pictures-upside down.png').exists()
+    for name in ('upside-down-agreement', 'pictures-upside down'):
+        assert (folder/'figures'/f'{name}.png').exists(), name
 
 
 def check_explorer(report):
@@ -100,6 +100,5 @@ def test_they_are_gone_afterwards():
 
 def test_they_are_short():
     "Fewer than 20 lines for a probe, fewer than 15 for an objective."
-    import inspect
     assert sum(len(inspect.getsource(f).splitlines()) for f in (upside_down, draw, add_probe)) < 20
     assert len(inspect.getsource(add_objective).splitlines()) < 15

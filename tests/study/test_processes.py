@@ -1,4 +1,5 @@
-"Two processes that train together and share out the probes end with the networks and the tables of one; an error in one ends both."
+"""Two processes that train together and share out the probes end with the networks and the tables of one; an error in
+one ends both."""
 import json, os, re, subprocess, sys
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from kd_knowledge.study.presets import PRESETS
 pytest.importorskip('accelerate')
 TUTORIAL = Path(__file__).resolve().parents[2]/'nbs'/'tutorials'/'many_processes.ipynb'
 TINY = dict(data='shapes', size=16, n_train=128, n_probe=64, bs=32, teacher_args='{width: 8}',
-            student_args='{width: 4}',
-            teacher_epochs=2, epochs=2, recipe='steps', lr=.03,
+            student_args='{width: 4}', teacher_epochs=2, epochs=2, recipe='steps', lr=.03,
             objectives='{KL: {}, Hint: {}, CRD: {weight: 0.05}}', seeds=1, independent_seeds=2,
             probes='adversarial colour fidelity', probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
 RUNS = r'''
-"Runs of one study in one process and in several. This process imports everything and computes nothing; each process of a run is a fork of it."
-import json, os, shutil, signal, socket, sys, time, warnings
+"""Runs of one study in one process and in several. This process imports everything and computes nothing; each process
+of a run is a fork of it."""
+import json, os, shutil, signal, socket, sys, time, traceback, warnings
 from pathlib import Path
 warnings.simplefilter('ignore')
 import accelerate, torch
@@ -31,47 +32,61 @@ from kd_knowledge.cli import kd_study
 top, argv = Path(sys.argv[1]), sys.argv[2:]
 
 def free_port():
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); return str(s.getsockname()[1])
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return str(s.getsockname()[1])
 
 def begin(rank, env, log, work):
     pid = os.fork()
     if pid: return pid
-    for stream, end in ((1, 'out'), (2, 'err')): os.dup2(os.open(f'{log}-{rank}.{end}', os.O_WRONLY | os.O_CREAT), stream)
+    for stream, end in ((1, 'out'), (2, 'err')):
+        os.dup2(os.open(f'{log}-{rank}.{end}', os.O_WRONLY | os.O_CREAT), stream)
     if env: os.environ.update(env, RANK=str(rank), LOCAL_RANK=str(rank))
     status = 1
     try: status = work()
-    except BaseException: import traceback; traceback.print_exc()
-    finally: sys.stdout.flush(); os._exit(status)
+    except BaseException: traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 def fit(file):
     "A training of 24 steps in double precision, with every objective; the first process writes what came out."
-    torch.set_default_dtype(torch.float64); torch.Tensor.float = torch.Tensor.double
-    dls = data.get_dls('shapes', bs=32, size=16, n_train=256, n_valid=16, augment=data.Augment(crop=(.5, 1), jitter=.4), device='cpu')
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double
+    dls = data.get_dls('shapes', bs=32, size=16, n_train=256, n_valid=16, device='cpu',
+                       augment=data.Augment(crop=(.5, 1), jitter=.4))
     objectives = dict(Ind=None, KL=distillation.KL(), Hint=distillation.Hint(), CRD=distillation.CRD(n_negatives=64),
                       batch=distillation.CRD(negatives='batch'), Nobody=distillation.Nobody())
     net = lambda width, **kwargs: models.create_model('resnet_small', 10, width=width, **kwargs)
     learn = distillation.distill_learner(dls, net(8, seed=1), objectives, student=lambda: net(4), clip=5.)
     with learn.distrib_ctx(), learn.no_logging(), learn.no_bar(): learn.fit_one_cycle(3, .01)
-    if os.environ.get('RANK', '0') == '0': torch.save((learn.cohort.state_dict(), learn.distill.log.value.tolist()), file)
+    if os.environ.get('RANK', '0') == '0':
+        torch.save((learn.cohort.state_dict(), learn.distill.log.value.tolist()), file)
     return 0
 
 def run(name, processes, *more, folder=None, kill=None, work=None):
-    "Run the study in processes; the first file that fits the pattern `kill` is the sign to kill the last of them. What became of them."
-    env = dict(WORLD_SIZE=str(processes), LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port()) if processes > 1 else {}
-    folder = top/(folder or name)
-    pids = [begin(rank, env, top/name, work or (lambda: kd_study([*argv, *more, '--out', str(folder)]))) for rank in range(processes)]
+    """Run the study in processes, and note what became of them; the first file that fits the pattern `kill` is the sign
+    to kill the last of them."""
+    n, folder = str(processes), top/(folder or name)
+    env = dict(WORLD_SIZE=n, LOCAL_WORLD_SIZE=n, MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    work = work or (lambda: kd_study([*argv, *more, '--out', str(folder)]))
+    pids = [begin(rank, env if processes > 1 else {}, top/name, work) for rank in range(processes)]
     while kill and not list(folder.glob(kill)): time.sleep(.005)
     if kill: os.kill(pids[-1], signal.SIGKILL)
     statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
     texts = {end: [(top/f'{name}-{rank}.{end}').read_text() for rank in range(processes)] for end in ('out', 'err')}
-    said[name] = dict(texts, statuses=statuses, steps=sorted(p.stem for p in (folder/'steps').glob('*.json')), left=[str(p) for p in folder.rglob('*') if '.part' in p.name])
+    steps = sorted(p.stem for p in (folder/'steps').glob('*.json'))
+    left = [str(p) for p in folder.rglob('*') if '.part' in p.name]
+    said[name] = dict(texts, statuses=statuses, steps=steps, left=left)
 
 def forget_probes(folder):
-    for p in [*(folder/'steps').glob('probe*.json'), folder/'steps'/'report.json', *(folder/'probes').iterdir()]: p.unlink()
+    found = [*(folder/'steps').glob('probe*.json'), *(folder/'probes').iterdir()]
+    for p in [*found, folder/'steps'/'report.json']: p.unlink()
 
 said = {}
 run('one', 1, '--workers', '1')
-shutil.copytree(top/'one', top/'probed'); forget_probes(top/'probed')
+shutil.copytree(top/'one', top/'probed')
+forget_probes(top/'probed')
 run('probed', 2)
 run('killed', 2, '--epochs', '4', '--probes', 'fidelity', kill='steps/teacher T.json')
 run('resumed', 1, '--epochs', '4', '--probes', 'fidelity', '--workers', '1', folder='killed')
@@ -83,9 +98,9 @@ print(json.dumps(said))
 
 
 def arguments(**options):
-    return [w for k, v in {**TINY, **options}.items() for w in ['--' + k.replace('_', '-'),
-                                                                *([str(v)] if k != 'probes'
-                                                                  else v.split())]] + ['--no-starred']
+    pairs = {'--' + k.replace('_', '-'): v for k, v in {**TINY, **options}.items()}
+    words = [w for k, v in pairs.items() for w in [k, *(v.split() if k == '--probes' else [str(v)])]]
+    return [*words, '--no-starred']
 
 
 def output(command, **kwargs): return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
@@ -119,9 +134,11 @@ def check_weights(one, other):
     files = sorted(p.name for p in (one/'models').iterdir())
     assert len(files) == 16 and files == sorted(p.name for p in (other/'models').iterdir())
     for name in files:
+        pair = one/'models'/name, other/'models'/name
         if name.endswith('.json'):
-            assert json.loads((one/'models'/name).read_text())['recipe'] == json.loads((other/'models'/name).read_text())['recipe']
-        else: same(load_file(one/'models'/name), load_file(other/'models'/name), 1e-5)
+            a, b = (json.loads(p.read_text())['recipe'] for p in pair)
+            assert a == b
+        else: same(*map(load_file, pair), 1e-5)
 
 
 def same(a, b, most):
@@ -140,19 +157,21 @@ def test_the_same_weights(runs, launched):
 
 
 def test_it_is_the_same_arithmetic(runs):
-    """In double precision a training of 24 steps is equal to the last digits: objectives, banks, batch norms, clipping and the logged terms.
-    In single precision many steps make visible differences of any rounding, also where every weight of one process is changed by a ten millionth."""
+    """In double precision a training of 24 steps is equal to the last digits: objectives, banks, batch norms, clipping
+    and the logged terms. In single precision many steps make visible differences of any rounding, also where every
+    weight of one process is changed by a ten millionth."""
     top, said = runs
     assert said['double-1']['statuses'] == [0] and said['double-2']['statuses'] == [0, 0], said['double-2']['err']
     (one, log), (other, its_log) = (torch.load(top/f'double-{n}.pt') for n in (1, 2))
-    assert {'objectives.CRD.0.bank', 'objectives.CRD.0.log_z',
-            'objectives.Hint.0.regressor.weight'} < set(one) and len(log) == 3*11
+    assert {'objectives.CRD.0.bank', 'objectives.CRD.0.log_z', 'objectives.Hint.0.regressor.weight'} < set(one)
+    assert len(log) == 3*11
     same(one, other, 1e-9)
     assert log == pytest.approx(its_log, rel=1e-9)
 
 
 def test_the_same_tables(runs, launched):
-    "Of the same networks exactly the same; of networks that each folder trained for itself, within what float32 leaves."
+    """Of the same networks exactly the same; of networks that each folder trained for itself, within what float32
+    leaves."""
     (top, said), (two, _) = runs, launched
     assert said['probed']['statuses'] == [0, 0] and set(probes(top/'one')) == set(TINY['probes'].split())
     for name, table in probes(top/'one').items():
@@ -165,13 +184,18 @@ def test_the_same_tables(runs, launched):
 
 
 def test_each_step_is_done_once(runs, launched):
-    "Each probe by one of the two, each network by both together; only the first tells what was done before and the results."
+    """Each probe by one of the two, each network by both together; only the first tells what was done before and the
+    results."""
     (top, said), (two, printed) = runs, launched
     told = sorted(re.findall(r'^ *[\d.]+ s  (.*)$', printed, re.M))
     assert told == said['one']['steps'] == sorted(p.stem for p in (two/'steps').glob('*.json'))
     assert printed.count('Report: ') == printed.count('CRD: the bank') == 1 and 'done before' not in printed
     first, second = said['probed']['out']
-    assert 'done before  teacher T' in first and first.splitlines()[-1].startswith('Report: ') and 'done before' not in second and 'Report: ' not in second
+    assert 'done before  teacher T' in first and first.splitlines()[-1].startswith('Report: ')
+    assert 'done before' not in second and 'Report: ' not in second
+
+
+LOST = 'one of them ended. The same command goes on from the last finished step'
 
 
 def test_a_killed_process_ends_the_other(runs):
@@ -179,18 +203,19 @@ def test_a_killed_process_ends_the_other(runs):
     top, said = runs
     killed = said['killed']
     assert killed['statuses'] == [2, -9] and killed['left'] == [] and killed['steps'] == ['teacher T']
-    assert said['killed']['err'][0] == 'kd_study: processes: one of them ended. The same command goes on from the last finished step\n'
-    assert said['resumed']['statuses'] == [0] and 'done before  teacher T' in said['resumed']['out'][0] and 'report' in said['resumed']['steps']
+    assert killed['err'][0] == f'kd_study: processes: {LOST}\n'
+    resumed = said['resumed']
+    assert resumed['statuses'] == [0] and 'done before  teacher T' in resumed['out'][0] and 'report' in resumed['steps']
 
 
 @pytest.mark.parametrize('name, text', [('uneven', 'bs: batches of 33 images cannot be cut into 2 equal parts'),
                                         ('diverged', 'Give a lower learning rate')])
 def test_an_error_ends_all_and_is_told_once(runs, name, text):
-    top, said = runs
-    lines = re.findall('^kd_study: .*', ''.join(said[name]['err']), re.M)
-    assert len(lines) == 1 and text in lines[0] and 'Traceback' not in ''.join(said[name]['err']), said[name]
-    assert 2 in said[name]['statuses'] and 0 not in said[name]['statuses'] and said[name]['steps'] == [] == said[name]['left']
-
+    found = runs[1][name]
+    err = ''.join(found['err'])
+    lines = re.findall('^kd_study: .*', err, re.M)
+    assert len(lines) == 1 and text in lines[0] and 'Traceback' not in err, found
+    assert 2 in found['statuses'] and 0 not in found['statuses'] and found['steps'] == [] == found['left']
 
 
 @pytest.fixture(scope='module')
@@ -207,7 +232,8 @@ def test_the_slurm_script_is_bash(script):
 
 
 def test_the_slurm_script_names_every_pair_and_seed(script):
-    "Its elements, run by bash with a launcher that only prints, are all pairs of presets and seeds, each in its own folder."
+    """Its elements, run by bash with a launcher that only prints, are all pairs of presets and seeds, each in its own
+    folder."""
     first, last = map(int, re.search(r'--array=(\d+)-(\d+)', script).groups())
     def element(i):
         return output(['bash'], input='accelerate() { echo "$@"; }\n' + script,
@@ -216,6 +242,6 @@ def test_the_slurm_script_names_every_pair_and_seed(script):
     named = [re.search(r'-m kd_knowledge\.cli --preset (\S+) --imagenet /data --seed (\d) --out (\S+)$', s).groups()
              for s in said]
     presets, seeds, folders = (set(v) for v in zip(*named))
-    assert len(named) == len(folders) == len(presets)*len(seeds) == len({n[:2]
-                                                                         for n in named}) and presets <= set(PRESETS) and first == 0
+    assert len(named) == len(folders) == len(presets)*len(seeds) == len({n[:2] for n in named})
+    assert presets <= set(PRESETS) and first == 0
     assert element(last).returncode == 0 != element(last + 1).returncode

@@ -7,16 +7,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kd_knowledge.study.processes import start_processes
 from kd_knowledge.cli import kd_study
+from kd_knowledge.study.processes import start_processes
 
 TINY = dict(probes='localization adversarial colour', n_train=128, n_probe=64, teacher_args='{width: 8}',
             student_args='{width: 4}', teacher_epochs=2, epochs=2, seeds=2, independent_seeds=2, bs=16, lr=.03,
             probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
+COMMAND = 'import sys; from kd_knowledge.cli import kd_study; sys.exit(kd_study())'
+
 KILLER = r'''
-"Run a study through, then again with kills. This process imports everything and computes nothing; each run is a fork of it."
-import json, os, random, signal, sys, time, warnings
+"""Run a study through, then again with kills. This process imports everything and computes nothing; each run is a
+fork of it."""
+import json, os, random, signal, sys, time, traceback, warnings
 from pathlib import Path
 warnings.simplefilter('ignore')
 os.cpu_count = lambda: 2 # one thread for a run alone, and for each of two workers
@@ -30,11 +33,13 @@ def start(folder, workers):
     pid = os.fork()
     if pid: return pid
     log = os.open(top/'log.txt', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1); os.dup2(log, 2)
+    for stream in (1, 2): os.dup2(log, stream)
     status = 1
     try: status = kd_study([*argv, '--workers', str(workers), '--out', str(folder)])
-    except BaseException: import traceback; traceback.print_exc()
-    finally: sys.stdout.flush(); os._exit(status)
+    except BaseException: traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 def wait(pid, seconds, ready=lambda: True):
     "The status of a run: its exit status, or minus the signal that ended it; it is killed `seconds` after it is ready."
@@ -81,8 +86,8 @@ def runs(tmp_path_factory):
 
 
 def results(folder):
-    return sorted(p.relative_to(folder) for p in folder.rglob('*') if p.suffix in ('.csv', '.parquet', '.safetensors')
-                  and not p.name.startswith('.'))
+    files = [p for p in folder.rglob('*') if p.suffix in ('.csv', '.parquet', '.safetensors')]
+    return sorted(p.relative_to(folder) for p in files if not p.name.startswith('.'))
 
 
 def test_the_kills(runs):
@@ -91,8 +96,8 @@ def test_the_kills(runs):
     killed = [k for k in said['killed'] if k['status'] == -9]
     assert {k['status'] for k in said['killed']} <= {-9, 0} and len(killed) >= 8, said
     assert {k['workers'] for k in killed} == {1, 2} and len({len(k['steps']) for k in killed}) >= 4
-    assert any(not [s for s in k['steps'] if s.startswith('probe')]
-               for k in killed) and any([s for s in k['steps'] if s.startswith('probe')] for k in killed)
+    probed = [any(s.startswith('probe') for s in k['steps']) for k in killed]
+    assert any(probed) and not all(probed)
     assert not any('report' in k['steps'] for k in killed)
 
 
@@ -124,21 +129,24 @@ def test_no_leftover_is_a_result(runs):
     top, _ = runs
     for folder in killed_runs(top):
         named = [f for p in (folder/'steps').glob('*.json') for f in json.loads(p.read_text())['files']]
-        assert len(named) > 20 and all((folder/f).stat().st_size
-                                       for f in named) and not [f for f in named if '.part' in f]
+        assert len(named) > 20 and all((folder/f).stat().st_size for f in named)
+        assert not [f for f in named if '.part' in f]
         assert all(p.name.startswith('.') for p in folder.rglob('*') if '.part' in p.name)
+
+
+def state(folder):
+    "Its files: when they were written, and how long they are."
+    files = [p for p in folder.rglob('*') if p.is_file() and p.name != '.lock']
+    return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in files}
 
 
 def test_a_second_call_does_nothing(runs, fresh):
     top, _ = runs
     folder = killed_runs(top)[-1]
-    state = lambda: {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob('*') if p.is_file()
-                     and p.name != '.lock'}
-    before = state()
-    res = fresh('from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())',
-                *arguments(folder, workers=1))
+    before = state(folder)
+    res = fresh(COMMAND, *arguments(folder, workers=1))
     assert res.returncode == 0 and res.stderr == '', res.stderr[-2000:]
-    assert state() == before
+    assert state(folder) == before
     done = [line for line in res.stdout.splitlines() if line.startswith('  done before')]
     assert len(done) == len(list((folder/'steps').glob('*.json'))) and ' s   ' not in res.stdout.split('Accuracy')[0]
     assert res.stdout.splitlines()[-1] == f'Report: {folder/"report.html"}'
@@ -146,34 +154,43 @@ def test_a_second_call_does_nothing(runs, fresh):
 
 def test_two_runs_at_once(tmp_path, capsys):
     "While one works in the folder, the second says so and stops; the first is not disturbed."
-    code = 'from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())'
     argv = arguments(tmp_path/'run', workers=1, probes='colour', seeds=1, epochs=1, objectives='{KL: {}}')
-    first = subprocess.Popen([sys.executable, '-c', code, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                             text=True)
+    first = subprocess.Popen([sys.executable, '-c', COMMAND, *argv], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE, text=True)
     try:
         while not (tmp_path/'run'/'config.yaml').exists() and first.poll() is None: time.sleep(.01)
         first.send_signal(signal.SIGSTOP)
         assert kd_study(argv) == 2
         said = capsys.readouterr()
-        assert said.out == '' and said.err.startswith('kd_study: out: another run is working in') and len(said.err.splitlines()) == 1
+        assert said.out == '' and said.err.startswith('kd_study: out: another run is working in')
+        assert len(said.err.splitlines()) == 1
     finally: first.send_signal(signal.SIGCONT)
     assert first.wait(timeout=120) == 0, first.stderr.read()
     assert (tmp_path/'run'/'report.html').exists()
     first.stderr.close()
 
 
+LIGHT = '''
+import sys
+from kd_knowledge.cli import kd_study
+kd_study()
+print('torch' in sys.modules, file=sys.stderr)
+'''
+
+
 def test_the_folder_may_be_renamed(runs, fresh):
     "Wherever it lies by then, what is done is done, before PyTorch is imported."
     top, _ = runs
     moved = (top/'through').rename(top/'elsewhere')
-    code = 'import sys; from kd_knowledge.cli import kd_study; kd_study(); print("torch" in sys.modules, file=sys.stderr)'
-    res = fresh(code, *arguments(moved, workers=2))
+    res = fresh(LIGHT, *arguments(moved, workers=2))
     moved.rename(top/'through')
-    assert res.stderr == 'False\n' and f'Report: {moved/"report.html"}' in res.stdout and ' s   ' not in res.stdout.split('Accuracy')[0]
+    assert res.stderr == 'False\n' and f'Report: {moved/"report.html"}' in res.stdout
+    assert ' s   ' not in res.stdout.split('Accuracy')[0]
 
 
 def test_a_process_keeps_to_its_threads(monkeypatch):
-    "Also where the environment gives MKL more of them, which PyTorch would follow: two processes on two cores take many times as long."
+    """Also where the environment gives MKL more of them, which PyTorch would follow: two processes on two cores take
+    many times as long."""
     monkeypatch.setenv('MKL_NUM_THREADS', '2')
     monkeypatch.setattr(os, 'cpu_count', lambda: 2)
     executors = start_processes(2)
@@ -213,16 +230,16 @@ def test_children_end_with_their_parent():
 
 def test_a_killed_child_ends_the_study_in_one_line(tmp_path):
     "Nothing is lost: the same command goes on."
-    code = 'from kd_knowledge.cli import kd_study; import sys; sys.exit(kd_study())'
     argv = arguments(tmp_path/'run', workers=2, probes='colour', epochs=200, objectives='{KL: {}}')
-    study = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code, *argv], stdout=subprocess.DEVNULL,
+    study = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', COMMAND, *argv], stdout=subprocess.DEVNULL,
                              stderr=subprocess.PIPE, text=True)
     while not list((tmp_path/'run').glob('steps/teacher T*.json')) and study.poll() is None: time.sleep(.02)
     children = [p for p in Path('/proc').glob('[0-9]*') if parent_of(p) == study.pid]
     worker = next(int(p.name) for p in children if 'popen_loky' in command_of(p))
     os.kill(worker, signal.SIGKILL)
     err = study.communicate(timeout=120)[1]
-    assert study.returncode == 2 and err == 'kd_study: workers: one of them ended. The same command goes on from the last finished step\n'
+    assert study.returncode == 2
+    assert err == 'kd_study: workers: one of them ended. The same command goes on from the last finished step\n'
     assert not [p for p in (tmp_path/'run').rglob('*') if '.part' in p.name]
     assert list((tmp_path/'run').glob('steps/teacher T*.json')) and not (tmp_path/'run'/'report.html').exists()
 
