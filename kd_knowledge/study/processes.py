@@ -17,6 +17,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from io import StringIO
 from itertools import groupby
+from pathlib import Path
 from threading import RLock, Thread
 
 # %% ../../nbs/66_study.processes.ipynb #60ec1107
@@ -73,7 +74,7 @@ def _take(bench, step, do):
     try:
         fresh = not bench.run.done(step.name, step.key)
         if fresh: do(bench, step)
-        os.unlink(lock.lock_file) # while it is held: whoever waits for it finds the step done
+        Path(lock.lock_file).unlink(missing_ok=True) # while it is held: whoever waits for it finds the step done
         return fresh
     finally: lock.release()
 
@@ -118,7 +119,7 @@ def own_parts() -> tuple: # of probes and of objectives
     "What the user registered, which other processes do not know."
     return [p for p in PROBES.values() if not _is_ours(p.ask)], [o for o in OBJECTIVES.values() if not _is_ours(o)]
 
-def _serve(asked, folder, steps, probes, objectives):
+def _worker(asked, folder, steps, probes, objectives):
     "What a process runs."
     for probe in probes: register_probe(probe)
     for objective in objectives: register_objective(objective)
@@ -139,7 +140,7 @@ def _children(n):
 def _sweep(run):
     "Remove what killed processes had half written."
     for part in run.path.rglob('.*.part*'): part.unlink(missing_ok=True)
-    
+
 def _report_ends(run, todo):
     "Say which steps have ended since; those that have not."
     ended = {s.name: record for s in todo if (record := run.done(s.name, s.key))}
@@ -160,7 +161,7 @@ def share_out(
 
 def _follow(bench, todo, executors):
     "Say what the processes do, until all is done or one of them fails."
-    working = [e.submit(_serve, bench.asked, bench.run.path, todo, *own_parts()) for e in executors]
+    working = [e.submit(_worker, bench.asked, bench.run.path, todo, *own_parts()) for e in executors]
     while working:
         ended, working = futures.wait(working, .1, futures.FIRST_EXCEPTION)
         todo = _report_ends(bench.run, todo)
@@ -182,8 +183,8 @@ def tell(
     return box[0]
 
 def _do_together(bench, step):
-    start, first = time.perf_counter(), launched()[0] == 0
-    if first: do_here(bench, step)
+    "Do a step in all processes; the first records it and says so."
+    if launched()[0] == 0: do_here(bench, step)
     else:
         with redirect_stdout(StringIO()): do_step(bench, step)
     distributed.barrier()

@@ -166,16 +166,16 @@ def _follow_first():
     return folder/'report.html'
 
 # %% ../../nbs/67_study.run.ipynb #41b4c755
-def _weights(net):
-    "A short sum over a network's weights, to recognise it by."
+def _sums_of_weights(net):
+    "The sum of magnitudes of each tensor of a network's weights, to recognise it by."
     return [round(float(p.detach().double().abs().sum()), 6) for p in net.parameters()]
 
 def _probing_steps(probing, cast):
-    key = fingerprint(question(probing), [_weights(m.net) for m in cast.networks])
+    key = fingerprint(question(probing), [_sums_of_weights(m.net) for m in cast.networks])
     return looking_steps(probing, [Step('networks', 'networks', key, [])])
 
 ANSWERED_BY_T = ("The true class of an image is here the teacher's own answer (--target predicted), "
-             "so the teacher's accuracy is 1 by definition.")
+                 "so the teacher's accuracy is 1 by definition.")
 
 def run_probing(
     probing:Probing, # what to do
@@ -189,7 +189,8 @@ def run_probing(
     with bench.run as run, option_names(path='out'):
         _check_probing_folder(probing, probing.out)
         _write_config(run.path, probing)
-        if probing.target == 'predicted' and not (run/'notes.json').exists(): write_json(run/'notes.json', [ANSWERED_BY_T])
+        notes = run/'notes.json'
+        if probing.target == 'predicted' and not notes.exists(): write_json(notes, [ANSWERED_BY_T])
         do_steps(bench, _probing_steps(probing, bench.cast))
         print_results(run.path)
     return Path(probing.out)/'report.html'
