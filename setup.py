@@ -12,6 +12,7 @@ cfg = parser['DEFAULT']
 licenses = dict(apache2='Apache-2.0', mit='MIT', bsd3='BSD-3-Clause')
 statuses = ['', 'Planning', 'Pre-Alpha', 'Alpha', 'Beta', 'Production/Stable', 'Mature', 'Inactive']
 newest_python = 13
+data_kinds = 'css', 'csv', 'j2', 'js', 'json', 'yaml'  # what is no code, in folders that are no packages
 
 def requirements(key):
     """The requirements under `key`, separated by spaces, new lines or commas; a comma before a version or in brackets
@@ -35,8 +36,9 @@ setup(
     author=cfg['author'], license=licenses[cfg['license']], classifiers=classifiers(), url=cfg['git_url'],
     project_urls=dict(Documentation=cfg['doc_host'] + cfg['doc_baseurl']),
     long_description=long_description(), long_description_content_type='text/markdown',
-    packages=find_packages(include=[cfg['lib_path'], f'{cfg["lib_path"]}.*']), include_package_data=True,
-    zip_safe=False, python_requires=f'>={cfg["min_python"]}', install_requires=requirements('requirements'),
+    packages=find_packages(include=[cfg['lib_path'], f'{cfg["lib_path"]}.*']), include_package_data=False,
+    package_data={cfg['lib_path']: [f'**/*.{kind}' for kind in data_kinds]}, zip_safe=False,
+    python_requires=f'>={cfg["min_python"]}', install_requires=requirements('requirements'),
     extras_require={k.removesuffix('_requirements'): requirements(k) for k in cfg if k.endswith('_requirements')},
     entry_points=dict(console_scripts=cfg['console_scripts'].split(),
                       nbdev=[f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']),

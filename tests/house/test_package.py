@@ -97,7 +97,7 @@ def test_the_wheel_alone_makes_a_report(unpacked, fresh, tmp_path):
     assert '<style>' in page and '<script' in page and 'KL' in page and len(page) > 20_000
 
 def test_the_wheel_holds_what_is_no_code(wheel, root):
-    kinds = '.yaml', '.csv', '.css', '.js', '.j2'
+    kinds = '.yaml', '.csv', '.css', '.js', '.json', '.j2'
     there = {str(p.relative_to(root)) for p in (root/'kd_knowledge').rglob('*') if p.suffix in kinds}
     assert there and there <= set(zipfile.ZipFile(wheel).namelist())
 
