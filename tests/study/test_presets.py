@@ -22,6 +22,8 @@ from kd_knowledge.study.steps import check_names, objectives_of
 from kd_knowledge.study.training import new_network, study_dls
 from tests import miniature
 
+SIDE = 48  # pixels of what has 224; 64 where a network or a shift needs them
+FEW = dict(colour=dict(strengths=[.4]), crop=dict(scales=[.4]), shift=dict(shifts=[2]))  # where a preset says nothing
 LARGE = 50_000_000  # parameters of a student that is trained with one objective at a time, so that memory holds it
 
 
@@ -53,10 +55,11 @@ def root(tmp_path_factory):
 def smaller(name, given):
     "A preset's config at the size of a test: a few small images, teachers with random weights."
     given |= dict(teacher_weights='', bs=4, n_train=12, n_probe=5, workers=1, device='cpu')
-    if given['size'] == 224 or name in ('pacs', 'vlcs'): given['size'] = 64
-    if given['probe_args'].get('shift', {}).get('wide') and given['size'] == 64:
-        given['probe_args'] = dict(shift=dict(shifts=[2, 8], wide=True))
-    if given['teacher'] == 'vit_b_32': given['teacher_args'] = dict(image_size=64)
+    wide, large = given['probe_args'].get('shift', {}).get('wide'), given['size'] == 224
+    given['probe_args'] = FEW | given['probe_args']
+    if large or name in ('pacs', 'vlcs'): given['size'] = SIDE
+    if wide and large: given |= dict(size=64, probe_args=dict(shift=dict(shifts=[2, 8], wide=True)))
+    if given['teacher'] == 'vit_b_32': given |= dict(size=64, teacher_args=dict(image_size=64))
     for role in ('teacher', 'student'):
         if given[role] in ('vgg19', 'vgg11'): given[f'{role}_args'] = dict(init_weights=False)
     for k in ('data_args', 'teacher_data'):
