@@ -10,12 +10,13 @@ import argparse
 import sys
 import warnings
 from dataclasses import asdict, fields
+from functools import partial
 
 # %% ../nbs/80_cli.ipynb #a495e07a
 import yaml
 
 # %% ../nbs/80_cli.ipynb #48b2a3b0
-from .core import KDError, require
+from .core import KDError, KDWarning, require
 from .study.config import finished_steps, launched, load_study, option_help, Probing, read_settings, Study
 from .study.presets import load_preset, NEEDS, notes_of, PRESETS, print_presets, read_preset, with_folders
 
@@ -59,15 +60,19 @@ def _attempt(work, options):
     except KeyboardInterrupt: return STOPPED, 130
     return None, 0
 
+def _print_note(prog, message, *where): print(f'{prog}: note: {message}', file=sys.stderr)
+
 def command(
     parser, # of the command line
     work, # called with the options
     argv:list=None, # the command line without the program's name; None takes the real one
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
-    "Parse, work, and tell a mistake in one line."
+    "Parse, work, tell a mistake in one line, and each note in one of its own."
     options = vars(parser.parse_args(argv))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
+        warnings.simplefilter('always', KDWarning)
+        warnings.showwarning = partial(_print_note, parser.prog)
         mistake, status = _attempt(work, options)
     if mistake: print(f'{parser.prog}: {" ".join(str(mistake).split())}', file=sys.stderr)
     return status

@@ -41,6 +41,7 @@ class Study:
     teacher_args:dict = field(default_factory=dict) # its further arguments, for example {width: 32}
     star_args:dict = field(default_factory=dict) # where the network of T* differs, for example {blur: false}
     teacher_weights:str = '' # a saved teacher, or the name of weights, instead of training one; then there is no T*
+    teacher_head:str = '' # `train` trains the new last layer of a teacher whose weights are for other classes
     student:str = 'resnet_small' # name of the students
     student_args:dict = field(default_factory=dict) # their further arguments, for example {width: 16}
     limit_args:dict = field(default_factory=dict) # where `limit` differs, a student with the property by its making
@@ -71,6 +72,8 @@ class Probing:
     teacher:str = '' # a saved network, a torchvision name, timm:NAME, or package.module:function (required)
     students:list = field(default_factory=list) # each NETWORK or NAME=NETWORK; one name twice is two seeds (required)
     controls:list = field(default_factory=list) # independent students, trained without T, one for each seed (required)
+    classes:list = field(default_factory=list) # what the networks' outputs stand for, in order, or a file with a line each
+    layers:dict = field(default_factory=dict) # where layers are not found, {T: {last_map: features.7}}, by network
     foreign:str = '' # a network that has nothing to do with the teacher, for the adversarial control; none by default
     data:str = '' # a folder of images or of class folders, or a data set's name (required)
     data_args:dict = field(default_factory=dict) # further arguments of the data set
@@ -81,6 +84,7 @@ class Probing:
     target:str = 'label' # what is the true class: label, or predicted for the teacher's own top-1 answer
     size:int = 224 # pixels of each side, 1 or more
     n:int = None # how many images, 1 or more; all by default
+    minutes:float = None # fit probes, images and planes into so many minutes; all by default
     bs:int = 64 # images in a batch where they have more than 64 pixels a side, else 256; halved when memory is full
     probes:list = field(default_factory=list) # which probes to run; all that the data allow
     probe_args:dict = field(default_factory=dict) # arguments of probes, for example {adversarial: {eps: 0.02}}
