@@ -11,6 +11,7 @@ from .zoo import *
 from .core import *
 from .anatomy import *
 from .folding import *
+from .classes import *
 
 # %% ../../nbs/29_models.ipynb #999691e4
 __all__ = [name for name, value in globals().items() if not (name.startswith('_') or ismodule(value))]
