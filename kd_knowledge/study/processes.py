@@ -27,7 +27,7 @@ from torch import distributed
 from tqdm import tqdm
 
 # %% ../../nbs/66_study.processes.ipynb #196f6932
-from ..core import KDError
+from ..core import KDError, KDWarning, noted
 from ..distillation.objectives import OBJECTIVES, register_objective
 from ..probes.core import PROBES, register_probe
 from .config import launched
@@ -36,7 +36,8 @@ from .probing import do_step
 
 # %% ../../nbs/66_study.processes.ipynb #586af18c
 def _finish(bench, step, start, **more):
-    bench.run.finish(step.name, step.key, files=step.files, seconds=round(time.perf_counter() - start, 1), **more)
+    seconds, more = round(time.perf_counter() - start, 1), {k: v for k, v in more.items() if v}
+    bench.run.finish(step.name, step.key, files=step.files, seconds=seconds, **more)
 
 def print_finish(
     name:str, # of a step
@@ -50,10 +51,10 @@ def do_here(
     bench:Bench, # with what the step needs
     step:Step, # what to do
 ):
-    "Do a step, record it and say so."
+    "Do a step, record it and what was noted in it, and say so."
     start = time.perf_counter()
-    do_step(bench, step)
-    _finish(bench, step, start)
+    with noted() as notes: do_step(bench, step)
+    _finish(bench, step, start, notes=notes)
     print_finish(step.name, bench.run.done(step.name, step.key))
 
 def do_quietly(
@@ -62,8 +63,8 @@ def do_quietly(
 ):
     "The same where nobody sees what is printed: it goes into the record."
     start = time.perf_counter()
-    with redirect_stdout(StringIO()) as printed: do_step(bench, step)
-    _finish(bench, step, start, **({'printed': printed.getvalue()} if printed.getvalue() else {}))
+    with redirect_stdout(StringIO()) as printed, noted() as notes: do_step(bench, step)
+    _finish(bench, step, start, notes=notes, printed=printed.getvalue())
 
 # %% ../../nbs/66_study.processes.ipynb #6082a718
 def _take(bench, step, do):
@@ -100,6 +101,7 @@ def _begin_process(parent):
     "What each process does first: leave Ctrl+C to its parent, and end with it."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter('ignore')
+    warnings.showwarning = lambda *_: None # notes go into the records
     tqdm.set_lock(RLock()) # its own is one between processes, which one that is killed would leave behind
     Thread(target=_watch, args=(parent,), daemon=True).start()
 
@@ -144,7 +146,9 @@ def _sweep(run):
 def _report_ends(run, todo):
     "Say which steps have ended since; those that have not."
     ended = {s.name: record for s in todo if (record := run.done(s.name, s.key))}
-    for name, record in sorted(ended.items(), key=lambda o: o[1]['finished']): print_finish(name, record)
+    for name, record in sorted(ended.items(), key=lambda o: o[1]['finished']):
+        print_finish(name, record)
+        for text in record.get('notes', []): warnings.warn(KDWarning(text))
     return [s for s in todo if s.name not in ended]
 
 # %% ../../nbs/66_study.processes.ipynb #14439673

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 # %% ../../nbs/68_study.run.ipynb #84427b83
-from ..core import fingerprint, require, RunFolder, write_json, write_text
+from ..core import fingerprint, noted, require, RunFolder, write_text
 from ..torch_core import default_device, seeded
 from ..distillation.distributed import processes
 from ..distillation.cohort import classifier_learner, distill_learner
@@ -27,7 +27,7 @@ from .config import (
 from .results import print_finished, print_results
 from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
 from .training import new_network, optimiser, study_dls
-from .probing import try_probes
+from .probing import keep_notes, try_probes
 from .processes import do_steps, first_speaks, tell, work_together
 
 # %% ../../nbs/68_study.run.ipynb #8b048718
@@ -134,11 +134,12 @@ def run_study(
 def _run(asked):
     study = check_names(asked.check()).filled()
     _check_study_folder(study, study.out)
-    plan = _check_networks(study)
+    with noted() as notes: plan = _check_networks(study)
     with RunFolder(study.out) as run, option_names(path='out'):
         _check_study_folder(study, study.out)
         print(plan)
         _write_config(run.path, study)
+        keep_notes(run, notes)
         steps = study.steps()
         do_steps(Bench(study), steps)
         note_finished(run.path, asked, steps)
@@ -185,12 +186,11 @@ def run_probing(
     default_device(probing.device or None)
     _check_probing_folder(probing, probing.out)
     bench = Bench(probing)
-    try_probes(probing, bench.cast, bench.images)
+    with noted() as notes: try_probes(probing, bench.cast, bench.images)
     with bench.run as run, option_names(path='out'):
         _check_probing_folder(probing, probing.out)
         _write_config(run.path, probing)
-        notes = run/'notes.json'
-        if probing.target == 'predicted' and not notes.exists(): write_json(notes, [ANSWERED_BY_T])
+        keep_notes(run, [ANSWERED_BY_T]*(probing.target == 'predicted') + notes)
         do_steps(bench, _probing_steps(probing, bench.cast))
         print_results(run.path)
     return Path(probing.out)/'report.html'
