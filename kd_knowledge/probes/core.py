@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from torch import nn
 
 # %% ../../nbs/40_probes.core.ipynb #acfc04b6
-from ..core import progress, require
+from ..core import check_name, HEADINGS, progress, require, ROLES
 from ..models.anatomy import frozen, n_classes
 from ..models.folding import folded
 
@@ -39,6 +39,10 @@ class Member:
         return self.model, self.seed
 
 # %% ../../nbs/40_probes.core.ipynb #4248203f
+def _check_names(students, others, independent):
+    for name in students: check_name('students', name, roles=() if name == independent else (*ROLES, *HEADINGS))
+    for name in others: check_name('others', name, ['T', *students], roles=())
+
 class Cast:
     "A teacher, its students and their controls."
     def __init__(self,
@@ -52,6 +56,7 @@ class Cast:
                 'Add students of the same architecture that were trained without the teacher')
         self.teacher, self.independent, self._logits = teacher, independent, {}
         self.networks = [Member('T', 'teacher', 0, teacher)]
+        _check_names(students, others or {}, independent)
         for name, nets in students.items(): self._add(name, 'control' if name == independent else 'student', nets)
         for name, net in (others or {}).items(): self._add(name, 'control', net)
         self._check_classes()
