@@ -30,7 +30,8 @@ def _finish(ax, axis, conditions):
     numeric = not isinstance(ax.xaxis.get_major_locator(), FixedLocator)
     if numeric: ax.set_xticks([float(c) for c in conditions], conditions)
     entries = sorted(zip(*ax.get_legend_handles_labels()), key=lambda o: FIRST.get(o[1], 2))
-    ax.legend(*map(list, zip(*entries)), loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
+    handles, names = zip(*entries)
+    ax.legend(handles, [n if len(n) < 40 else f'{n[:36]} ...' for n in names], loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
     ax.set_xlabel(axis)
     ax.title.set_fontsize(8)
 

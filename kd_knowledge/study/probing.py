@@ -208,7 +208,7 @@ def _named_students(students):
     for student in students:
         name, _, network = student.rpartition('=')
         name = name or Path(network).stem
-        check_name('students', name)
+        check_name('students', name, how=' as NAME=NETWORK')
         found.setdefault(name, []).append(_find('students', network))
     return found
 
