@@ -157,6 +157,13 @@ def _trial(cast, images, **options):
 def _picture(cast, images, domains, rows):
     return plot_fooled(cast, images, range(3)), 'Images made for T, and what each network says before and after.'
 
+def _passes(cast, size, sets, args):
+    "With gradients `steps` through the attacked network; then one through each, if every image fools; and the picture."
+    attacked, shown = [m.key for m in _attackers(cast).values()], [m.key for m in cast.firsts]
+    steps = lambda k: args['steps']*sets['seen']*(k in attacked) + 5*3*(k == ('T', 0))
+    looks = lambda k: sets['seen']*len(attacked) + 6*(k in shown)
+    return {m.key: (steps(m.key) + looks(m.key), steps(m.key)) for m in cast.networks}
+
 register_probe(Probe(
     'adversarial', adversarial, 'Adversarial vulnerability',
     'Is the student fooled by images that were made to fool its teacher?',
@@ -169,4 +176,4 @@ register_probe(Probe(
         'fooling rate': 'share of the images that fool the attacked network itself'},
     '{student} was fooled by {value} of the images that fool {teacher}, Ind by {control}',
     axis='images made for', headline=('teacher', 'fooled'), likeness=('fooled', 'fooled, correct'), picture=_picture,
-    trial=_trial, quick=True))
+    trial=_trial, quick=True, passes=_passes))

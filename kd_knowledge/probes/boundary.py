@@ -378,8 +378,16 @@ def _behind(images, samples, seed):
     three = triplets(images, max(samples) + 1, seed)[samples]
     return torch.stack([torch.cat(list(images.pixels(t)), 2) for t in three])
 
+def _shown(size): return 30 if size <= 64 else 15 # points a side of the picture
+
+def _passes(cast, size, sets, args):
+    "One for each point of each plane, and those of the picture."
+    drawn = [m for m in cast.firsts if m.role == 'teacher' or m.model in cast.compared]
+    passes = len(sets)*args['planes']*args['points']**2
+    return {m.key: (passes + _shown(size)**2*(m in drawn), 0) for m in cast.networks}
+
 def _picture(cast, images, domains, rows):
-    shown = plot_plane(cast, images, triplets(images, 1)[0].tolist(), 30, cast.compared)
+    shown = plot_plane(cast, images, triplets(images, 1)[0].tolist(), _shown(images.size), cast.compared)
     return shown, "The plane through three images, and each network's answers in it."
 
 register_probe(Probe(
@@ -390,5 +398,5 @@ register_probe(Probe(
         'agreement inside': 'the same answer of both networks inside the triangle of the three images'},
     '{student} agreed with {teacher} on {value} of the points of a plane ({condition}), Ind on {control}',
     axis='domain', headline=('first', 'agreement'), likeness=('agreement', 'agreement inside'), samples='plane',
-    behind=_behind, picture=_picture, trial=_trial, cost=4,
+    behind=_behind, picture=_picture, trial=_trial, passes=_passes, cost=4,
     lacks=lambda config: 'domain' in config.get('teacher_data', {})))
