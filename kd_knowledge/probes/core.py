@@ -173,7 +173,8 @@ def _home(net):
 def _meet(self:Cast, images):
     "Look at what is not looked at yet. Raise `KDError` for images that the networks do not take."
     fix = 'Give Images, such as get_images makes of folders, data sets and loaders'
-    require(isinstance(images, Images), 'images', f'got a {type(images).__name__}', fix)
+    require(hasattr(images, 'batches'), 'images', f'got a {type(images).__name__}', fix)
+    if not isinstance(images, Images): return # somebody's own, of which nothing but its batches is known
     self._look(images)
     if images.size not in self._sizes:
         for m in self.networks:
