@@ -20,8 +20,11 @@ from fastcore.basics import patch
 from torch import nn
 
 # %% ../../nbs/40_probes.core.ipynb #acfc04b6
-from ..core import progress, require
-from ..models.anatomy import frozen, n_classes
+from ..core import _plain, note, progress, require
+from ..data.images import Images
+from ..models.anatomy import frozen
+from ..models.check import check_size, device_of, in_order, Look, look, Untaken
+from ..models.classes import columns, known_classes
 from ..models.folding import folded
 
 # %% ../../nbs/40_probes.core.ipynb #c06cea56
@@ -32,6 +35,7 @@ class Member:
     role:str # `teacher`, `student` or `control`
     seed:int # which of the networks of this name, 0 or more
     net:nn.Module # pixels in, logits out
+    look:Look=None # what was found when it was looked at; None before that
 
     @property
     def key(self) -> tuple:
@@ -40,36 +44,95 @@ class Member:
 
 # %% ../../nbs/40_probes.core.ipynb #4248203f
 class Cast:
-    "A teacher, its students and their controls."
+    "A teacher, its students and their controls, each of which is looked at (`models.check.look`) before it is used."
     def __init__(self,
         teacher:nn.Module, # pixels N x 3 x H x W in [0, 1] in, logits N x n_classes out
         students:dict, # name -> network, list of them (seeds 0, 1, ...) or dict seed -> network; one is `independent`
         others:dict=None, # name -> network: further controls such as `T*` and `foreign`
         independent:str='Ind', # the name of the students that had no teacher
+        classes:list=None, # class names in the order in which all shall answer; None: the teacher's, if it knows them
+        images:Images=None, # some that the networks are tried with; None draws a few
     ):
+        require(hasattr(students, 'items'), 'students', f'got a {type(students).__name__}', "Give dict(Ind=..., KL=...)")
         require(independent in students, 'students',
                 f'no {independent!r} among {list(students)}, so there is nothing to compare with',
                 'Add students of the same architecture that were trained without the teacher')
-        self.teacher, self.independent, self._logits = teacher, independent, {}
+        self.independent, self._logits, self._sizes = independent, {}, set()
         self.networks = [Member('T', 'teacher', 0, teacher)]
         for name, nets in students.items(): self._add(name, 'control' if name == independent else 'student', nets)
         for name, net in (others or {}).items(): self._add(name, 'control', net)
-        self._check_classes()
+        self._check_names()
+        self.classes = None if classes is None else list(classes)
+        self._look() if images is None else self._meet(images)
 
 # %% ../../nbs/40_probes.core.ipynb #e54ed43f
 @patch
 def _add(self:Cast, name, role, nets):
-    if isinstance(nets, nn.Module): nets = [nets]
+    if isinstance(nets, (nn.Module, str, type)) or not hasattr(nets, '__iter__'): nets = [nets]
     if not isinstance(nets, dict): nets = dict(enumerate(nets))
     require(len(nets) > 0, 'students', f'{name!r} has no network', 'Give at least one')
     self.networks += [Member(name, role, seed, net) for seed, net in nets.items()]
 
 @patch
+def _check_names(self:Cast):
+    "Raise `KDError` for a name that two networks have."
+    keys = [m.key for m in self.networks]
+    doubled = sorted({m.model for m in self.networks if keys.count(m.key) > 1})
+    require(not doubled, 'students', f'{", ".join(doubled)} names two networks, T is the teacher', 'Give other names')
+
+@patch(as_prop=True)
+def teacher(self:Cast) -> nn.Module:
+    "The teacher, as it is used."
+    return self.networks[0].net
+
+# %% ../../nbs/40_probes.core.ipynb #6a97f949
+def _seen(member, images):
+    "The network of a member, looked at; None where it takes no drawn images and says itself how many classes it has."
+    try: return look(member.net, member.model, images)
+    except Untaken:
+        if images is None and getattr(member.net, 'recipe', {}).get('n_classes'): return None
+        raise
+
+@patch
+def _look(self:Cast, images=None):
+    "Look at each network that nobody has looked at yet, once, and put its answers in the order of the classes."
+    new, seen = [m for m in self.networks if m.look is None], {}
+    for m in new:
+        if id(m.net) not in seen: seen[id(m.net)] = _seen(m, images)
+        m.look = seen[id(m.net)]
+    new = [m for m in new if m.look]
+    self._order(new)
+    self._check_classes()
+    self._note_twins(new)
+
+@patch
+def _order(self:Cast, members):
+    "Put answers in the order of the classes, where the names of outputs are known."
+    names, done = {m.key: known_classes(m.look.net, self.classes) for m in members}, {}
+    if self.classes is None: self.classes = next(filter(None, names.values()), None)
+    for m in members:
+        if id(m.look) not in done:
+            idxs = columns(names[m.key], self.classes, m.model) if names[m.key] else None
+            done[id(m.look)] = m.look, in_order(m.look, idxs, self.classes) if idxs else m.look
+        m.look = done[id(m.look)][1]
+        m.net = m.look.net
+
+@patch
+def _note_twins(self:Cast, members):
+    "Say which networks are the same, by their answers."
+    first = {}
+    for m in members:
+        same = bool((m.look.answers == m.look.answers[:1]).all())
+        twin = m if same else first.setdefault((m.look.size, m.look.answers.numpy().tobytes()), m)
+        if twin is not m: note(m.model, f'its answers are those of {twin.model}, to the last digit: is it the same network?')
+
+@patch
 def _check_classes(self:Cast):
-    n = n_classes(self.teacher)
-    for m in self.networks:
-        require(n_classes(m.net) == n, m.model, f'it has {n_classes(m.net)} classes, the teacher {n}',
-                'Give networks for the same classes')
+    "Raise `KDError` where networks differ in their number of classes."
+    known = [m.look.n_classes if m.look else m.net.recipe['n_classes'] for m in self.networks]
+    n, whose = (known[0], 'the teacher') if self.classes is None else (len(self.classes), 'classes')
+    for m, k in zip(self.networks, known):
+        require(k == n, m.model, f'it has {k} classes, {whose} {n}', 'Give networks for the same classes')
 
 # %% ../../nbs/40_probes.core.ipynb #91d168de
 @patch
@@ -104,7 +167,29 @@ def compared(self:Cast) -> list:
 def _home(net):
     "The device of a network and the layout of its weights in memory."
     last = any(p.ndim == 4 and not p.is_contiguous() for p in net.parameters())
-    return next(net.parameters()).device, torch.channels_last if last else torch.contiguous_format
+    return device_of(net), torch.channels_last if last else torch.contiguous_format
+
+@patch
+def _meet(self:Cast, images):
+    "Look at what is not looked at yet. Raise `KDError` for images that the networks do not take."
+    fix = 'Give Images, such as get_images makes of folders, data sets and loaders'
+    require(hasattr(images, 'batches'), 'images', f'got a {type(images).__name__}', fix)
+    if not isinstance(images, Images): return # somebody's own, of which nothing but its batches is known
+    self._look(images)
+    if images.size not in self._sizes:
+        for m in self.networks:
+            if m.look.size != images.size: check_size(m.net, m.model, images)
+        self._sizes.add(images.size)
+    self._check_vocab(images.vocab)
+
+@patch
+def _check_vocab(self:Cast, vocab):
+    "Raise `KDError` where images have other classes than the networks, or the same in another order."
+    other = self.classes is not None and len(vocab) == len(self.classes)
+    same = not other or [*map(_plain, vocab)] == [*map(_plain, self.classes)]
+    short = lambda names: ', '.join(map(str, names[:4])) + ', ...'*(len(names) > 4)
+    require(same, 'images', f"their classes are {short(vocab)}, the networks' {short(self.classes or [])}",
+            'Give Cast(..., classes=images.vocab)')
 
 @patch
 @contextmanager
@@ -115,6 +200,7 @@ def run(self:Cast,
 ):
     """Inside the block every network is in eval mode, without gradients for its weights, on `device`, with channels
     last in memory, as convolutions are fastest; afterwards all is as it was."""
+    if images is not None: self._meet(images)
     homes = [_home(m.net) for m in self.networks]
     with ExitStack() as stack:
         for m in self.networks: stack.enter_context(frozen(m.net))
@@ -148,6 +234,7 @@ def logits(self:Cast,
     device=None, # where to run
 ) -> dict: # `member.key` -> float32 tensor N x n_classes on the CPU
     "The logits of all networks on the clean images, computed once for a cast and a set of images."
+    self._meet(images)
     if id(images) not in self._logits:
         seen = {m.key: [] for m in self.networks}
         with self.run(device, images), torch.inference_mode():
