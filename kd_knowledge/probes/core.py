@@ -66,7 +66,6 @@ class Cast:
         _check_names(students, others or {}, independent)
         for name, nets in students.items(): self._add(name, 'control' if name == independent else 'student', nets)
         for name, net in (others or {}).items(): self._add(name, 'control', net)
-        self._check_names()
         self.classes = None if classes is None else list(classes)
         self._look() if images is None else self._meet(images)
 
@@ -77,13 +76,6 @@ def _add(self:Cast, name, role, nets):
     if not isinstance(nets, dict): nets = dict(enumerate(nets))
     require(len(nets) > 0, 'students', f'{name!r} has no network', 'Give at least one')
     self.networks += [Member(name, role, seed, net) for seed, net in nets.items()]
-
-@patch
-def _check_names(self:Cast):
-    "Raise `KDError` for a name that two networks have."
-    keys = [m.key for m in self.networks]
-    doubled = sorted({m.model for m in self.networks if keys.count(m.key) > 1})
-    require(not doubled, 'students', f'{", ".join(doubled)} names two networks, T is the teacher', 'Give other names')
 
 @patch(as_prop=True)
 def teacher(self:Cast) -> nn.Module:
