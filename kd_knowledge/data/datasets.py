@@ -23,7 +23,7 @@ from ..core import one_of, require
 from ..torch_core import generator
 from .images import _check_number, _read_stack, Images, join
 from .world import _world, DOMAINS, domains, GROUPS, hash_uniform, VALID_START
-from .folders import _read_folder, _shared_domains
+from .folders import _holds_images, _read_folder, _shared_domains
 from .cache import _cache_rows
 
 # %% ../../nbs/15_data.datasets.ipynb #2afa5df5
@@ -57,7 +57,7 @@ def offers(
     data:str, # a data set's name, or a folder
 ) -> set: # of `OFFERS`
     "What a data set knows beside images and labels; of a folder nothing is known."
-    record = DATASETS.get(str(data), DataSet(''))
+    record = DATASETS.get(data, DataSet('')) if isinstance(data, str) else DataSet('')
     return {*record.knows, *(['domains'] if record.domains else [])}
 
 # %% ../../nbs/15_data.datasets.ipynb #f932c994
@@ -72,9 +72,18 @@ def _folder_record(data):
     folder = Path(data).expanduser()
     return DataSet(Path(data).name, read=partial(_read_own, folder), domains=lambda root: _shared_domains(folder))
 
+def _check_name(data):
+    "Raise `KDError` where a data set's name is also a folder with images here that is no run folder."
+    here = Path(data)
+    own = here.is_dir() and not (here/'steps').is_dir() and _holds_images(here)
+    fix = f'Give ./{data} for the folder; for the data set, rename the folder or work elsewhere'
+    require(not own, 'data', f'{data} is a data set, and here also a folder with images', fix)
+
 def _record_of(data):
     "The record of a data set by its name, or of a folder."
-    if isinstance(data, str) and data in DATASETS: return DATASETS[data]
+    if isinstance(data, str) and data in DATASETS:
+        _check_name(data)
+        return DATASETS[data]
     named = not isinstance(data, Path) and not any(c in str(data) for c in '/\\~.')
     if not named or os.path.isdir(str(data)): return _folder_record(data)
     return DATASETS[one_of('data', data, DATASETS, other='a folder of class folders')]

@@ -134,11 +134,12 @@ class Images:
         groups=None, # LongTensor N: a property beside the class, such as the background's; None where there is none
         group_vocab=None, # names of the groups, or None
         maker=None, # called with a size, gives the same images at that size; None where nobody knows how
+        source:str='', # where they come from, for a report: which folder the split is
     ):
         self.x, self.y, self.vocab, self.size, self.name = x, torch.as_tensor(y).long(), list(vocab), size, name
         self.masks, self.cues, self.groups = masks, dict(cues or {}), groups
         self.group_vocab = group_vocab and list(group_vocab)
-        self.maker, self._copy = maker, None
+        self.maker, self.source, self._copy = maker, source, None
 
 # %% ../../nbs/09_data.images.ipynb #cc697f60
 @patch
@@ -197,7 +198,7 @@ def _maker_of(images, method, *args): return images.maker and partial(_remake, i
 
 def _replace(images, **fields):
     "The same images with some fields of `Images` in the place of theirs."
-    names = 'x y vocab size name masks cues groups group_vocab maker'.split()
+    names = 'x y vocab size name masks cues groups group_vocab maker source'.split()
     return Images(**{**{name: getattr(images, name) for name in names}, **fields})
 
 # %% ../../nbs/09_data.images.ipynb #763ee894
@@ -273,7 +274,8 @@ def join(
         _cat_pixels(images), _cat(i.y for i in images), first.vocab, first.size,
         name=' + '.join(dict.fromkeys(i.name for i in images)), masks=_cat(i.masks for i in images),
         cues={k: torch.cat([i.cues[k] for i in images]) for k in shared}, groups=groups, group_vocab=group_vocab,
-        maker=partial(_join_at, makers) if all(makers) else None)
+        maker=partial(_join_at, makers) if all(makers) else None,
+        source='; '.join(dict.fromkeys(i.source for i in images if i.source)))
 
 # %% ../../nbs/09_data.images.ipynb #6c49cfaa
 def show_images(

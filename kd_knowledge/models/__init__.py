@@ -11,6 +11,7 @@ from .zoo import *
 from .core import *
 from .anatomy import *
 from .folding import *
+from .check import *
 from .classes import *
 
 # %% ../../nbs/29_models.ipynb #999691e4

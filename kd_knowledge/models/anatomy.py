@@ -36,15 +36,19 @@ def frozen(
         for p, flag in flags: p.requires_grad_(flag)
 
 # %% ../../nbs/22_models.anatomy.ipynb #81eaf84a
+_AROUND = re.compile(r'((net|module|model|_orig_mod)\.)*') # what a network is called inside those around it
+
 def find_module(
     net:nn.Module, # where to look
-    name:str, # as in `net.named_modules()`, with or without the first `net.`; a last `:input` is ignored
+    name:str, # as in `net.named_modules()`, without the `net.` of networks around it; a last `:input` is ignored
     argument:str='layer', # what an error calls it
 ) -> str: # the full name
     "The full name of a module. Raises `KDError` with near matches."
     known, name = dict(net.named_modules(remove_duplicate=False)), name.removesuffix(':input')
-    full = name if name in known else f'net.{name}'
-    return full if full in known else one_of(argument, name, [k for k in known if k], 'a module of the network')
+    if name in known: return name
+    inner = _AROUND.sub('', name, 1)
+    found = [k for k in known if inner and _AROUND.sub('', k, 1) == inner]
+    return min(found, key=len) if found else one_of(argument, name, [k for k in known if k], 'a module of the network')
 
 # %% ../../nbs/22_models.anatomy.ipynb #f36ba990
 def _hook(module, name, keep):
@@ -77,18 +81,23 @@ def taps(
         for h in handles: h.remove()
 
 # %% ../../nbs/22_models.anatomy.ipynb #66b219c9
-_Call = namedtuple('_Call', 'name module size_in size_out logits') # one module's run: the shapes that it took and gave
+# one module's run: the shapes that it took and gave, and its N x K (x 1 x 1) numbers as float32 N x K
+_Call = namedtuple('_Call', 'name module size_in size_out logits')
 
 def _shape(x): return tuple(x.shape) if torch.is_tensor(x) else ()
 
-def _trace(net, size): # all calls in the order in which they ended, the network itself last
-    calls, like = [], next(net.parameters(), torch.zeros(()))
-    def note(name):
+def _rows(x): # N x K of N x K x 1 x 1
+    flat = len(_shape(x)) > 1 and all(n == 1 for n in x.shape[2:])
+    return x.detach().flatten(1).float() if flat and not x.is_quantized else None
+
+def _trace(net, x): # all calls in the order in which they ended, the network itself last
+    calls = []
+    def keep(name):
         return lambda m, args, out: calls.append(
-            _Call(name, m, _shape(args[0]) if args else (), _shape(out), out if len(_shape(out)) == 2 else None))
-    handles = [m.register_forward_hook(note(n)) for n, m in net.named_modules()]
+            _Call(name, m, _shape(args[0]) if args else (), _shape(out), _rows(out)))
+    handles = [m.register_forward_hook(keep(n)) for n, m in net.named_modules()]
     try:
-        with frozen(net), torch.no_grad(): net(torch.linspace(0, 1, 6*size*size).view(2, 3, size, size).to(like))
+        with frozen(net), torch.no_grad(): net(x)
     finally:
         for h in handles: h.remove()
     return calls
@@ -98,10 +107,17 @@ def _sizes(net): # what the network says of itself, then what is usual
     own = [getattr(m, k) for m in net.modules() for k in ('image_size', 'img_size') if getattr(m, k, None)]
     return [s if isinstance(s, int) else s[0] for s in own[:1]] + [64, 32, 28, 224]
 
+def _images(net, size): # two, in float32 as all images are; then, for bare networks of another kind, as their weights
+    weights = [w for w in (*net.parameters(), *net.buffers()) if w.is_floating_point()]
+    like = next(iter(weights), torch.zeros(()))
+    x = torch.linspace(0, 1, 6*size*size).view(2, 3, size, size).to(like.device)
+    return [x] if like.dtype == x.dtype else [x, x.to(like)]
+
 def _calls(net, size=None):
     for s in [size] if size else _sizes(net):
-        try: return _trace(net, s)
-        except Exception as e: reason = e # whatever the network's own code raises
+        for x in _images(net, s):
+            try: return _trace(net, x)
+            except Exception as e: reason = e # whatever the network's own code raises
     require(False, 'size', f'the network did not take images of {size or _sizes(net)} pixels ({reason})',
             'Give the size that it takes')
 
@@ -154,9 +170,14 @@ def _is_head(call, n):
     linear = isinstance(call.module, nn.Linear) and len(call.size_out) == 2
     return (linear or conv) and call.size_out[1] == n
 
+def _gives(call, logits): # is each of the logits one of these numbers, in whatever order?
+    same = call.logits is not None and len(call.logits) == len(logits)
+    return same and all(bool(torch.isin(z, own).all()) for z, own in zip(logits, call.logits))
+
 def _head(calls, logits):
     found = [c for c in calls if _is_head(c, logits.shape[1])]
-    alone = len(found) == 1 or found and found[-1].logits is not None and torch.equal(found[-1].logits, logits)
+    if not found: found = [c for c in calls if _is_head(c, (*c.size_out, 0, 0)[1]) and _gives(c, logits)][-1:]
+    alone = len(found) == 1 or found and _gives(found[-1], logits)
     fix = 'Give anatomy(net, head=NAME), the layer whose input are the penultimate features'
     require(alone, 'head', f'{len(found)} layers may be it', fix)
     return found[-1].name
@@ -195,10 +216,14 @@ def _ruled_stages(groups, calls): # ResNets by name, transformers by their block
     smallest = [c.name for c in groups[min(groups)]] if groups else []
     return blocks or (named if len(named) > 1 and named[-1] in smallest else [])
 
+def _seeing(calls): # without what only casts and normalises pixels
+    weighty = [any(p.ndim > 1 for p in c.module.parameters(recurse=False)) for c in calls]
+    return calls[weighty.index(True):] if any(weighty) else calls
+
 def _stages(calls, head, channels_last): # among what runs before the head
     side, names = lambda shape: _side(shape, channels_last), [c.name for c in calls]
     require(head in names, 'head', f'{head!r} did not run', 'Name a layer that gives the logits')
-    before = calls[:names.index(head)]
+    before = _seeing(calls[:names.index(head)])
     groups = _maps(before, calls[-1].size_in, side)
     return _ruled_stages(groups, before) or _traced_stages(groups, before, side)
 
@@ -217,7 +242,7 @@ def _prefix(net): # class and register tokens
 
 def _logits_name(calls, head): # the head, or what turns its output into the logits
     same = lambda z: z.shape == calls[-1].logits.shape and torch.allclose(z, calls[-1].logits, equal_nan=True)
-    names = [c.name for c in calls if c.logits is not None and same(c.logits)]
+    names = [c.name for c in calls if len(c.size_out) == 2 and same(c.logits)]
     return head if head in names else names[-2:][0]
 
 # %% ../../nbs/22_models.anatomy.ipynb #a0cc6744

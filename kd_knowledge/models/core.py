@@ -128,6 +128,11 @@ def _with_normalisation(net, stats, mean, std): # a function of yours has its ow
     require(min(stats['std']) > 0, 'std', f'must be above 0, got {stats["std"]}', fix)
     return nn.Sequential(OrderedDict(normalise=Normalise(**stats), net=net)), stats
 
+# %% ../../nbs/21_models.core.ipynb #066cb1fa
+def _weights_classes(name, net, pretrained): # of the weights that were loaded; None without any, or where nobody knows
+    if name.startswith('timm:'): return net.pretrained_cfg.get('num_classes') if pretrained else None
+    return len(_weights(name, pretrained).meta['categories']) if pretrained and ':' not in name else None
+
 # %% ../../nbs/21_models.core.ipynb #09e26859
 def create_model(
     name:str, # `resnet_small`, ... (see `SMALL`), a torchvision classifier, `timm:NAME` or `package.module:function`
@@ -139,15 +144,17 @@ def create_model(
     **kwargs, # for the network itself, such as `width=32`
 ) -> nn.Module: # takes pixels in [0, 1], N x 3 x H x W, gives logits N x n_classes, and carries `recipe`
     """A network by name, with its normalisation inside. With pretrained weights and another number of classes the head
-    is new. Raises `KDError`."""
+    is new, and its recipe says so. Raises `KDError`."""
     ok = n_classes is None or isinstance(n_classes, int) and n_classes >= 2
     fix = 'Give the number of classes in the data'
     require(ok, 'n_classes', f'must be an integer of at least 2, got {n_classes!r}', fix)
     build, name = _builder(name)
     with nullcontext() if seed is None else seeded(seed):
         net, stats, n_classes = build(name, n_classes, pretrained, kwargs)
+    new_head = _weights_classes(name, net, pretrained) not in (None, n_classes)
     net, stats = _with_normalisation(net, stats, mean, std)
     net.recipe = dict(name=name, n_classes=n_classes, kwargs=dict(kwargs, **stats))
+    if new_head: net.recipe['new_head'] = True # until it has been trained
     return net
 
 # %% ../../nbs/21_models.core.ipynb #e76e0799

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ..core import progress, require
 from ..data.images import check_pixels
 from ..models.folding import folded
-from .core import answers, Probe, register_probe, table
+from .core import answers, at_once, Probe, register_probe, table
 
 # %% ../../nbs/43_probes.adversarial.ipynb #a7bf6e49
 def _check_attack(eps, steps, alpha):
@@ -107,6 +107,7 @@ def adversarial(
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()}
     right, attackers = {k: a == images.y for k, a in clean.items()}, _attackers(cast)
     found, attack = {c: [] for c in attackers}, dict(eps=eps, steps=steps, alpha=alpha, bfloat16=bfloat16)
+    bs = at_once(bs, images.size, device)
     with cast.run(device, images):
         for x, y, idxs in progress(images.batches(bs, device), 'adversarial', total=-(-len(images)//bs)):
             for c, m in attackers.items(): found[c].append(_attack(cast, m, clean, x, y, idxs.cpu(), attack))
@@ -157,6 +158,13 @@ def _trial(cast, images, **options):
 def _picture(cast, images, domains, rows):
     return plot_fooled(cast, images, range(3)), 'Images made for T, and what each network says before and after.'
 
+def _passes(cast, size, sets, args):
+    "With gradients `steps` through the attacked network; then one through each, if every image fools; and the picture."
+    attacked, shown = [m.key for m in _attackers(cast).values()], [m.key for m in cast.firsts]
+    steps = lambda k: args['steps']*sets['seen']*(k in attacked) + 5*3*(k == ('T', 0))
+    looks = lambda k: sets['seen']*len(attacked) + 6*(k in shown)
+    return {m.key: (steps(m.key) + looks(m.key), steps(m.key)) for m in cast.networks}
+
 register_probe(Probe(
     'adversarial', adversarial, 'Adversarial vulnerability',
     'Is the student fooled by images that were made to fool its teacher?',
@@ -169,4 +177,4 @@ register_probe(Probe(
         'fooling rate': 'share of the images that fool the attacked network itself'},
     '{student} was fooled by {value} of the images that fool {teacher}, Ind by {control}',
     axis='images made for', headline=('teacher', 'fooled'), likeness=('fooled', 'fooled, correct'), picture=_picture,
-    trial=_trial, quick=True))
+    trial=_trial, quick=True, passes=_passes))

@@ -13,7 +13,7 @@ import torch
 
 # %% ../../nbs/46_probes.bias.ipynb #4a9371cb
 from ..core import require
-from .core import Probe, register_probe, table
+from .core import every, Probe, register_probe, table
 from .evidence import colour, estimate
 from .domains import decisions
 
@@ -202,6 +202,10 @@ def _picture(cast, images, domains, rows):
     return shown, ('For each class, the share of shape decisions among those for shape or texture; the lines are the '
                    'means.')
 
+def _passes(cast, size, sets, args):
+    "Answers to the cue-conflict images, where they are not those seen."
+    return every(cast, sets.get('cue conflict', sets.get('cue-conflict', 0)))
+
 register_probe(Probe(
     'bias', shape_bias, 'Shape bias', 'Does the student decide by shape or by texture, as its teacher does?',
     'On images with the shape of one class and the texture of another: of the answers that are one of the two, the '
@@ -211,6 +215,7 @@ register_probe(Probe(
         'answered by a cue': 'answers that are shape or texture'},
     '{student} decided by shape in {value} of the cases in which it named shape or texture, Ind in {control}',
     axis='images', headline=('first', 'shape bias'), samples='share', picture=_picture, needs='cue conflict', cost=3,
+    passes=_passes,
     lacks=lambda config: 'domain' in config.get('teacher_data', {})))
 
 register_probe(Probe(
@@ -219,4 +224,5 @@ register_probe(Probe(
     'The independent students; where T had another choice of groups, students of T*.', {'accuracy': 'the right class'},
     '{student} was right on {value} of the images (group: {condition}), Ind on {control}',
     axis='group', headline=('first', 'accuracy'), needs='groups',
+    passes=lambda cast, size, sets, args: every(cast, 0),
     lacks=lambda config: 'train_groups' in config.get('teacher_data', {})))

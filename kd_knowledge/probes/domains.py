@@ -13,7 +13,7 @@ import torch
 from ..core import require
 from ..data.images import show_images
 from ..data.photographs import SIXTEEN
-from .core import Probe, register_probe, table
+from .core import every, Probe, register_probe, table
 from .evidence import estimate, plot_estimates
 
 # %% ../../nbs/45_probes.domains.ipynb #8c6a6919
@@ -115,4 +115,5 @@ register_probe(Probe(
         'consensus': 'the same class as the teacher, right or wrong', 'accuracy': 'the right class'},
     '{student} gave the answer of {teacher} to {value} of the images ({condition}), Ind to {control}',
     axis='domain', headline=('last', 'consensus'), likeness=('consensus',), picture=_picture, needs='domains', cost=2,
+    passes=lambda cast, size, sets, args: every(cast, sum(sets.values()) - sets['seen']),
     lacks=lambda config: 'domain' in config.get('teacher_data', {})))

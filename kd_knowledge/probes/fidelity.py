@@ -13,7 +13,7 @@ import torch
 
 # %% ../../nbs/49_probes.fidelity.ipynb #13ee42af
 from ..core import require
-from .core import Cast, Probe, register_probe, table
+from .core import Cast, every, Probe, register_probe, table
 from .evidence import colour
 
 # %% ../../nbs/49_probes.fidelity.ipynb #3ea01fd4
@@ -161,7 +161,8 @@ register_probe(Probe(
         'KL': "divergence of the student's answer from the teacher's (nats; in the tables hundredths of a nat)",
         'error consistency': "Cohen's kappa of being right and wrong on the same images"},
     '{student} gave the answer of {teacher} to {value} of the images ({condition}), Ind to {control}',
-    axis='images', headline=('first', 'agreement'), likeness=('agreement', 'error consistency'), units={'KL': 'nats'}))
+    axis='images', headline=('first', 'agreement'), likeness=('agreement', 'error consistency'), units={'KL': 'nats'},
+    passes=lambda cast, size, sets, args: every(cast, 0)))
 
 def _picture(cast, images, domains, rows):
     caption = 'Accuracy over confidence; on the diagonal a network is as sure as it is right.'
@@ -173,4 +174,5 @@ register_probe(Probe(
     'The independent students.', {
         'ECE': 'expected calibration error'},
     'The calibration error of {student} was {value}, that of Ind {control}',
-    axis='images', headline=('first', 'ECE'), samples='bin', picture=_picture))
+    axis='images', headline=('first', 'ECE'), samples='bin', picture=_picture,
+    passes=lambda cast, size, sets, args: every(cast, 0)))

@@ -20,7 +20,7 @@ from ..core import progress, require
 from ..torch_core import generator
 from ..data.images import check_pixels
 from ..data.augment import colour_jitter, random_resized_crop, random_shift
-from .core import answers, Probe, register_probe, summary, table
+from .core import answers, every, Probe, register_probe, summary, table
 from .evidence import colour, plot_estimates
 
 # %% ../../nbs/44_probes.invariance.ipynb #c820a02b
@@ -239,6 +239,8 @@ SAME = {'agreement': 'the same answer, to two views or of two networks'}
 def _picture(probe, conditions, cast, images, domains, rows):
     return plot_views(images, probe, conditions, range(3)), 'The same images as the probe shows them.'
 
+def _passes(views, conditions, cast, size, sets, args): return every(cast, views*len(args[conditions])*sets['seen'])
+
 register_probe(Probe(
     'colour', colour_invariance, 'Colour invariance', 'Does the student ignore colour as its teacher learned to?',
     'The share of images for which the answer stays the same after a random change of brightness, contrast, saturation '
@@ -246,6 +248,7 @@ register_probe(Probe(
     '{student} gave an image and its recoloured copy (strength {condition}) the same answer in {value} of cases, '
     'Ind in {control}',
     axis='strength', headline=('0.4', 'agreement'), picture=partial(_picture, 'colour', (.2, .4, .6)), quick=True,
+    passes=partial(_passes, 1, 'strengths'),
     lacks=lambda config: config.get('jitter', 1) > 0))
 
 register_probe(Probe(
@@ -255,6 +258,7 @@ register_probe(Probe(
     '{student} gave two crops of an image (share of the area {condition}) the same answer in {value} of cases, '
     'Ind in {control}',
     axis='share of the area', headline=('0.4', 'agreement'), picture=partial(_picture, 'crop', (.6, .3)), quick=True,
+    passes=partial(_passes, 2, 'scales'),
     lacks=lambda config: config.get('teacher_crop') not in (None, config.get('crop'))))
 
 register_probe(Probe(
@@ -265,5 +269,5 @@ register_probe(Probe(
     '{student} gave two shifted views of an image (up to {condition} pixels) the same answer in {value} of cases, '
     'Ind in {control}',
     axis='largest shift (pixels)', headline=('middle', 'agreement'), quick=True,
-    picture=partial(_picture, 'shift', (4,)),
+    picture=partial(_picture, 'shift', (4,)), passes=partial(_passes, 2, 'shifts'),
     lacks=lambda config: 'blur' in config.get('star_args', {})))

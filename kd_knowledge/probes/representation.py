@@ -17,7 +17,7 @@ import torch
 from ..core import progress, require
 from ..torch_core import generator
 from ..models.anatomy import anatomy, taps
-from .core import Probe, register_probe, table
+from .core import every, Probe, register_probe, table
 
 # %% ../../nbs/47_probes.representation.ipynb #e504011c
 def _gram(x):
@@ -192,4 +192,5 @@ register_probe(Probe(
         'CKA': "centred kernel alignment with the teacher's layer"},
     'The layers of {student} reached a CKA (times 100) of {value} with those of {teacher} ({condition}), '
     'those of Ind {control}',
-    axis='layer', headline=('middle', 'CKA'), likeness=('CKA',), samples='layer', picture=_picture))
+    axis='layer', headline=('middle', 'CKA'), likeness=('CKA',), samples='layer', picture=_picture,
+    passes=lambda cast, size, sets, args: every(cast, sets['seen'] + min(256, sets['seen']))))

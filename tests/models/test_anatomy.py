@@ -1,10 +1,12 @@
 "The anatomy of all families, what is read half-way, and what is left behind: nothing."
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
 
 from kd_knowledge.core import KDError
-from kd_knowledge.models import Anatomy, anatomy, conv_names, create_model, find_module, frozen, taps
+from kd_knowledge.models import Anatomy, anatomy, conv_names, create_model, find_module, frozen, n_classes, taps
 from tests.models.common import check, mixed, pixels, quick, state
 
 HIERARCHICAL = ['resnet18', 'resnet50', 'vgg11', 'vgg11_bn', 'densenet121', 'mobilenet_v2', 'mobilenet_v3_small',
@@ -177,6 +179,42 @@ def test_layer_names():
     for name in ('layer2', 'net.layer2', 'layer2:input'): assert find_module(net, name) == 'net.layer2'
     with pytest.raises(KDError, match='net.layer2') as e: find_module(net, 'layr2')
     assert '\n' not in str(e.value)
+
+
+class Apply(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x): return self.function(x)
+
+
+def around(net, pixels, logits):
+    return nn.Sequential(OrderedDict(pixels=Apply(pixels), net=net, logits=Apply(logits)))
+
+
+WRAPPERS = {'rows': (lambda x: x, lambda z: z.reshape(2, -1), nn.Unflatten(1, (5, 1, 1))),
+            'one channel': (lambda x: x.mean(1, keepdim=True).expand(-1, 3, -1, -1), lambda z: z[:, :, 0, 0],
+                            Apply(lambda z: z[:, :, None, None])),
+            'some classes': (lambda x: x, lambda z: z[:, [4, 1, 2]], nn.Identity()),
+            'half': (lambda x: x.bfloat16(), lambda z: z.float(), nn.Identity()),
+            'tuple': (lambda x: x, lambda z: z[0], Apply(lambda z: (z, z)))}
+
+
+@pytest.mark.parametrize('pixels_in,logits_out,end', WRAPPERS.values(), ids=WRAPPERS)
+def test_mended_networks(pixels_in, logits_out, end):
+    net = create_model('resnet_small', 5, seed=0)
+    own, convs = anatomy(net), conv_names(net)
+    net.net.append(end)
+    if pixels_in is WRAPPERS['half'][0]: net.bfloat16()
+    mended = around(net, pixels_in, logits_out).eval()
+    found = anatomy(mended)
+    assert found.stages == [f'net.{name}' for name in own.stages] and found.last_map == 'net.net.layer3'
+    assert found.head == 'net.net.fc' and conv_names(mended) == [f'net.{name}' for name in convs]
+    assert find_module(mended, 'layer3') == find_module(mended, 'net.layer3') == 'net.net.layer3'
+    x = pixels(32)
+    with frozen(mended), taps(mended, 'layer3', *found.layers.values()) as seen: logits = mended(x)
+    assert torch.equal(seen[found.logits], logits) and n_classes(mended) == logits.shape[1]
 
 
 def test_to_map():

@@ -45,6 +45,7 @@ def test_pretrained(monkeypatch, tmp_path):
     whole = create_model('resnet18', pretrained='IMAGENET1K_V1')
     cut = create_model('resnet18', 5, pretrained=True, seed=0)
     assert whole.recipe['n_classes'] == 1000 and torch.equal(whole.net.fc.weight, source.fc.weight)
+    assert cut.recipe['new_head'] and 'new_head' not in whole.recipe
     assert cut(pixels()).shape == (2, 5) and torch.equal(cut.net.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
     again = load_model(save_model(cut, tmp_path/'cut'))
     with frozen(cut): assert torch.equal(again(pixels()), cut(pixels()))
