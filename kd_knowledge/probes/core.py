@@ -25,7 +25,7 @@ from ..data.images import Images
 from ..models.anatomy import frozen
 from ..models.folding import folded
 from ..models.check import check_size, device_of, in_order, Look, look, Untaken
-from ..models.classes import columns, known_classes
+from ..models.classes import columns, known_classes, note_order
 
 # %% ../../nbs/40_probes.core.ipynb #c06cea56
 @dataclass
@@ -256,10 +256,11 @@ def accuracy(self:Cast,
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run
 ) -> pd.DataFrame: # columns network, role, seed, accuracy (a share from 0 to 1)
-    "The top-1 accuracy of every network: no effect is shown without it."
-    logits = self.logits(images, bs, device)
-    share = {k: (z.argmax(1) == images.y).float().mean().item() for k, z in logits.items()}
-    rows = [(m.model, m.role, m.seed, share[m.key]) for m in self.networks]
+    """The top-1 accuracy of every network: no effect is shown without it. An order of the outputs that would make one
+    far better is noted."""
+    found = {k: z.argmax(1) for k, z in self.logits(images, bs, device).items()}
+    for m in self.networks: note_order(m.model, found[m.key], images.y, images.vocab)
+    rows = [(m.model, m.role, m.seed, (found[m.key] == images.y).float().mean().item()) for m in self.networks]
     return pd.DataFrame(rows, columns='network role seed accuracy'.split())
 
 # %% ../../nbs/40_probes.core.ipynb #8b28fa50
