@@ -202,7 +202,10 @@ def find_network(
     finally: sys.path.remove('')
 
 def _find(option, network):
-    with option_names(option, name=option, path=option): return find_network(network)
+    with option_names(option, name=option, path=option): net = find_network(network)
+    require(not getattr(net, 'recipe', {}).get('new_head'), option, f'the last layer of {network} was never trained',
+            'Train it, or give a network for these classes')
+    return net
 
 def _named_students(students):
     "name -> networks, from NETWORK or NAME=NETWORK."
