@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import patch
 
 # %% ../../nbs/65_study.probing.ipynb #5f68cfc5
-from ..core import atomic_path, require, write_json, write_table, write_text
+from ..core import atomic_path, check_name, require, write_json, write_table, write_text
 from ..torch_core import default_device
 from ..data.images import Images
 from ..data.datasets import domain_images, get_images, offers
@@ -99,7 +99,8 @@ def ask_probe(
 # %% ../../nbs/65_study.probing.ipynb #09c711d8
 def _write_picture(run, probe, cast, images, domains, rows):
     "The first images of the set as a probe sees them, with a caption beside."
-    shown, caption = probe.picture(cast, images, domains, rows)
+    with plt.rc_context({'text.parse_math': False}): # a dollar in a class's name is no formula
+        shown, caption = probe.picture(cast, images, domains, rows)
     shown = getattr(shown, 'flat', [shown])[0]
     with atomic_path(run/'figures'/f'pictures-{probe.name}.png') as part:
         getattr(shown, 'figure', shown).savefig(part, dpi=110, bbox_inches='tight')
@@ -211,8 +212,7 @@ def _named_students(students):
     for student in students:
         name, _, network = student.rpartition('=')
         name = name or Path(network).stem
-        require(name not in ('T', 'Ind', 'foreign'), 'students', f'{name!r} is the name of another role',
-                'Give another one as NAME=NETWORK')
+        check_name('students', name, how=' as NAME=NETWORK')
         found.setdefault(name, []).append(_find('students', network))
     return found
 
