@@ -20,7 +20,7 @@ from ..core import progress, require
 from ..torch_core import generator
 from ..data.images import check_pixels
 from ..models.anatomy import anatomy as find_anatomy, frozen, n_classes, taps
-from .core import Probe, register_probe, table
+from .core import at_once, Probe, register_probe, table
 from .evidence import wins
 
 # %% ../../nbs/42_probes.localization.ipynb #07ccd0d4
@@ -193,7 +193,7 @@ def localization(
     Raises `KDError` for an unknown method."""
     chosen = choose(images, n, seed)
     part, scores = images.subset(chosen), {m.key: [] for m in cast.networks}
-    where = _anatomies(cast, anatomies)
+    where, bs = _anatomies(cast, anatomies), at_once(bs, images.size, device)
     with cast.run(device, part if method == 'grad_cam' else None, [w.last_map for w in where.values()]):
         for x, y, idxs in progress(part.batches(bs, device), 'localization', total=-(-len(part)//bs)):
             maps = {m.key: attribute(m.net, x, y, method, where[m.key], **options) for m in cast.networks}
@@ -260,4 +260,4 @@ register_probe(Probe(
     '{student} looked more like {teacher} than an independent student did on {value} of the images, '
     'Ind itself on {control}',
     axis='method', headline=('first', 'closer'), likeness=('closer', 'cosine'), picture=_picture, quick=True,
-    passes=_passes))
+    passes=_passes, asks=('layers', 'gradients')))
