@@ -23,6 +23,7 @@ from ..core import atomic_path, check_name, require, write_json, write_table, wr
 from ..torch_core import default_device
 from ..data.images import Images
 from ..data.datasets import domain_images, get_images, offers
+from ..models.answers import read_answers
 from ..models.core import create_model, load_model
 from ..models.anatomy import n_classes
 from ..models.check import note_scale
@@ -193,9 +194,10 @@ def try_probes(
 
 # %% ../../nbs/65_study.probing.ipynb #ade4411f
 def find_network(
-    network:str, # a saved network, a torchvision name, timm:NAME, or package.module:function
+    network:str, # a saved network, answers:FILE, a torchvision name, timm:NAME, or package.module:function
 ): # pixels in, logits out
     "A finished network by file or name; those by name come with their pretrained weights."
+    if network.startswith('answers:'): return read_answers(network.removeprefix('answers:'))
     if ':' not in network and is_file(network): return load_model(network)
     sys.path.insert(0, '')
     try: return create_model(network, pretrained=True)
