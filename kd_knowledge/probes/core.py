@@ -20,12 +20,12 @@ from fastcore.basics import patch
 from torch import nn
 
 # %% ../../nbs/40_probes.core.ipynb #acfc04b6
-from ..core import _plain, note, progress, require
+from ..core import _plain, check_name, HEADINGS, note, progress, require, ROLES
 from ..data.images import Images
 from ..models.anatomy import frozen
-from ..models.check import check_size, device_of, in_order, Look, look, Untaken
-from ..models.classes import columns, known_classes
 from ..models.folding import folded
+from ..models.check import check_size, device_of, in_order, Look, look, Untaken
+from ..models.classes import columns, known_classes, note_order
 
 # %% ../../nbs/40_probes.core.ipynb #c06cea56
 @dataclass
@@ -43,6 +43,10 @@ class Member:
         return self.model, self.seed
 
 # %% ../../nbs/40_probes.core.ipynb #4248203f
+def _check_names(students, others, independent):
+    for name in students: check_name('students', name, roles=() if name == independent else (*ROLES, *HEADINGS))
+    for name in others: check_name('others', name, ['T', *students], roles=())
+
 class Cast:
     "A teacher, its students and their controls, each of which is looked at (`models.check.look`) before it is used."
     def __init__(self,
@@ -59,9 +63,9 @@ class Cast:
                 'Add students of the same architecture that were trained without the teacher')
         self.independent, self._logits, self._sizes = independent, {}, set()
         self.networks = [Member('T', 'teacher', 0, teacher)]
+        _check_names(students, others or {}, independent)
         for name, nets in students.items(): self._add(name, 'control' if name == independent else 'student', nets)
         for name, net in (others or {}).items(): self._add(name, 'control', net)
-        self._check_names()
         self.classes = None if classes is None else list(classes)
         self._look() if images is None else self._meet(images)
 
@@ -72,13 +76,6 @@ def _add(self:Cast, name, role, nets):
     if not isinstance(nets, dict): nets = dict(enumerate(nets))
     require(len(nets) > 0, 'students', f'{name!r} has no network', 'Give at least one')
     self.networks += [Member(name, role, seed, net) for seed, net in nets.items()]
-
-@patch
-def _check_names(self:Cast):
-    "Raise `KDError` for a name that two networks have."
-    keys = [m.key for m in self.networks]
-    doubled = sorted({m.model for m in self.networks if keys.count(m.key) > 1})
-    require(not doubled, 'students', f'{", ".join(doubled)} names two networks, T is the teacher', 'Give other names')
 
 @patch(as_prop=True)
 def teacher(self:Cast) -> nn.Module:
@@ -259,10 +256,11 @@ def accuracy(self:Cast,
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run
 ) -> pd.DataFrame: # columns network, role, seed, accuracy (a share from 0 to 1)
-    "The top-1 accuracy of every network: no effect is shown without it."
-    logits = self.logits(images, bs, device)
-    share = {k: (z.argmax(1) == images.y).float().mean().item() for k, z in logits.items()}
-    rows = [(m.model, m.role, m.seed, share[m.key]) for m in self.networks]
+    """The top-1 accuracy of every network: no effect is shown without it. An order of the outputs that would make one
+    far better is noted."""
+    found = {k: z.argmax(1) for k, z in self.logits(images, bs, device).items()}
+    for m in self.networks: note_order(m.model, found[m.key], images.y, images.vocab)
+    rows = [(m.model, m.role, m.seed, (found[m.key] == images.y).float().mean().item()) for m in self.networks]
     return pd.DataFrame(rows, columns='network role seed accuracy'.split())
 
 # %% ../../nbs/40_probes.core.ipynb #8b28fa50

@@ -10,7 +10,7 @@ __all__ = ['JUDGEMENTS', 'KINDS', 'LEAST', 'SHARE', 'EFFECTS', 'SIMULATED', 'VAL
            'write_networks', 'Card', 'cards', 'steps_table', 'run_facts']
 
 # %% ../../nbs/51_report.findings.ipynb #c19e1f97
-import glob, json
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 # %% ../../nbs/51_report.findings.ipynb #774ae9a5
-from ..core import KDError, require, RunFolder, write_json, write_table, write_text
+from ..core import file_name, KDError, require, RunFolder, write_json, write_table, write_text
 from ..probes.core import Member, probe_of, PROBES, summary, table
 from ..probes.evidence import estimate, ESTIMATES, headline
 
@@ -562,8 +562,8 @@ def _network_paths(config, name):
 
 def _files(run, name):
     "The networks' files: those in the run folder, else those that were given."
-    pattern = f'{glob.escape(name.replace("*", "_star"))}-[0-9]*.safetensors'
-    found = sorted(f'models/{p.name}' for p in (run.folder/'models').glob(pattern))
+    named = [f'models/{file_name(name, n["seed"])}.safetensors' for n in run.networks if n['network'] == name]
+    found = [path for path in named if (run.folder/path).exists()]
     return ', '.join(found or filter(None, _network_paths(run.config, name) if 'controls' in run.config else []))
 
 def _architecture(recipe):

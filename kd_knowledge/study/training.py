@@ -17,7 +17,7 @@ from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 
 # %% ../../nbs/64_study.training.ipynb #7c09e491
-from ..core import KDError, progress, write_table
+from ..core import file_name, KDError, progress, write_table
 from ..data.images import Images
 from ..data.augment import Augment
 from ..data.loaders import get_dls
@@ -25,7 +25,7 @@ from ..models.core import create_model, load_model, save_model
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
 from .config import launched, option_names, Study
-from .steps import Bench, file_name, FOREIGN_SEED, log_path, objectives_of
+from .steps import Bench, FOREIGN_SEED, log_path, objectives_of
 
 # %% ../../nbs/64_study.training.ipynb #e78a7e12
 def study_dls(
