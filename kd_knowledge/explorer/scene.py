@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from ..core import KDError, require
 from ..data.loaders import get_dls
 from ..models.core import create_model
+from ..models.check import device_of
 from ..distillation.objectives import Hint, KL
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast, probe_of, PROBES
@@ -51,7 +52,7 @@ class Scene:
         self.read = rows if callable(rows) else lambda probe: None
         self.tables = dict(list(rows.groupby('probe', sort=False))) if isinstance(rows, pd.DataFrame) else {}
         self.asked = list(self.tables)
-        self.shown, self.device = _shown(cast, models), next(cast.teacher.parameters()).device
+        self.shown, self.device = _shown(cast, models), device_of(cast.teacher)
         self.few = images.subset(range(min(few, len(images))))
         self.rates, self.parts, self.curves, self.orders, self.anatomies = {}, {}, {}, {}, {} # what was worked out once
 

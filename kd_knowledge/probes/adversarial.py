@@ -177,4 +177,4 @@ register_probe(Probe(
         'fooling rate': 'share of the images that fool the attacked network itself'},
     '{student} was fooled by {value} of the images that fool {teacher}, Ind by {control}',
     axis='images made for', headline=('teacher', 'fooled'), likeness=('fooled', 'fooled, correct'), picture=_picture,
-    trial=_trial, quick=True, passes=_passes))
+    trial=_trial, quick=True, passes=_passes, asks=('pixels', 'attack')))

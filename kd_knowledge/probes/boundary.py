@@ -398,5 +398,5 @@ register_probe(Probe(
         'agreement inside': 'the same answer of both networks inside the triangle of the three images'},
     '{student} agreed with {teacher} on {value} of the points of a plane ({condition}), Ind on {control}',
     axis='domain', headline=('first', 'agreement'), likeness=('agreement', 'agreement inside'), samples='plane',
-    behind=_behind, picture=_picture, trial=_trial, passes=_passes, cost=4,
+    behind=_behind, picture=_picture, trial=_trial, passes=_passes, cost=4, asks=('pixels',),
     lacks=lambda config: 'domain' in config.get('teacher_data', {})))

@@ -28,6 +28,7 @@ from ..models.anatomy import n_classes
 from ..models.check import note_scale
 from ..models.files import load_network, WEIGHTS
 from ..models.classes import known_classes, name_classes
+from ..models.answers import read_answers
 from ..probes.core import Cast, PROBES, summary
 from ..probes.evidence import estimate, headline
 from ..report.findings import write_images, write_networks
@@ -195,10 +196,11 @@ def try_probes(
 
 # %% ../../nbs/65_study.probing.ipynb #ade4411f
 def find_network(
-    network:str, # a file, a folder, ARCHITECTURE@FILE or a name, as `load_network` takes them
+    network:str, # answers:FILE, or what `load_network` takes
     trust=(), # True, or names of functions that files may have called
 ): # pixels in, logits out
     "A finished network by file or name; those by name come with their pretrained weights."
+    if network.startswith('answers:'): return read_answers(network.removeprefix('answers:'))
     return load_network(network, trust=trust)
 
 def _find(option, network, trust=()):

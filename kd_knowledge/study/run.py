@@ -11,13 +11,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 # %% ../../nbs/68_study.run.ipynb #e0d02587
 import torch
 import yaml
 
 # %% ../../nbs/68_study.run.ipynb #84427b83
-from ..core import fingerprint, noted, require, RunFolder, write_text
+from ..core import fingerprint, KDWarning, noted, require, RunFolder, write_text
 from ..torch_core import default_device, seeded
 from ..distillation.distributed import processes
 from ..distillation.cohort import classifier_learner, distill_learner
@@ -117,7 +118,10 @@ def _check_networks(study):
     with seeded(study.seed), redirect_stdout(StringIO()):
         teacher, cohort = untrained_learners(study)
         plan = _plan(study, teacher, cohort)
-    try_probes(study, Cast(cohort.cohort.teacher, dict(Ind=cohort.students['Ind'])), cohort.dls.valid_ds)
+    with catch_warnings():
+        simplefilter('ignore', KDWarning) # what has not learned yet may well give one answer to all images
+        cast = Cast(cohort.cohort.teacher, dict(Ind=cohort.students['Ind']))
+    try_probes(study, cast, cohort.dls.valid_ds)
     return plan
 
 # %% ../../nbs/68_study.run.ipynb #3808dddc
