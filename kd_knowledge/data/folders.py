@@ -42,6 +42,7 @@ _ENDINGS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '
 def _entries(folder):
     "What lies in a folder, in the order of the names; hidden things are left out."
     try: return sorted((e for e in os.scandir(folder) if not e.name.startswith('.')), key=lambda e: e.name)
+    except FileNotFoundError: return []
     except OSError as error:
         problem = f'cannot read the folder {folder} ({error.strerror})'
         raise KDError(f'data: {problem}. Make it readable, or remove it') from None

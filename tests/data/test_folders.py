@@ -148,7 +148,8 @@ def test_a_class_may_be_called_as_a_split_is(tmp_path):
 LISTS = {
     'labels.csv': 'file,label\n0.png,b\n1.png,a\n', 'val/list.csv': 'label;image\nb;val/0.png\na;./val/1.png\n',
     'LOC_val_solution.csv': 'ImageId,PredictionString\n1,a 1 2 3 4 b 5 6\n0,b 1 2 3 4\n',
-    'val/val_annotations.txt': '0.png\tb\t1\t32\n1.png\ta\t5\t44\n', 'val.txt': '/data/x/val/0.png b\n/data/x/val/1.png a\n'}
+    'val/val_annotations.txt': '0.png\tb\t1\t32\n1.png\ta\t5\t44\n',
+    'val.txt': '/data/x/val/0.png b\n/data/x/val/1.png a\n'}
 
 
 @pytest.mark.parametrize('name', LISTS)
