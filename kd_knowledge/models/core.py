@@ -270,5 +270,4 @@ def load_model(
                 'Put the two files of one network together')
     same = not strict or description.get('sha256') in (None, _sha256(weights))
     require(same, 'path', f'{weights} is not the file that {about} was written for', f'{again}, or give strict=False')
-    net.recipe = {**description['recipe'], **net.recipe} # names of outputs too
     return net.eval()
