@@ -32,6 +32,7 @@ from torch import distributed, nn
 # %% ../../nbs/32_distillation.cohort.ipynb #c8d0f733
 from ..core import check_name, note, require
 from ..torch_core import generator, seeded
+from ..data.loaders import ImageLoader
 from ..models.core import create_model
 from ..models.anatomy import frozen, taps
 from .objectives import Objective
@@ -305,6 +306,9 @@ def distill_learner(
 ) -> DistillLearner: # `learn.students` are the networks by name, `learn.distill.log` their loss terms
     "A fastai Learner that trains all students of one teacher together. Raises `KDError` if something does not fit."
     require(len(students) > 0, 'students', 'there is none', 'Give for example dict(Ind=None, KL=KL())')
+    own = isinstance(getattr(dls, 'train', None), ImageLoader)
+    problem = f'the batches of {type(dls).__name__} have no index of each image, and may be normalised'
+    require(own, 'dls', problem, 'Give get_dls(dls, size=64), which takes its images as they are, at that size')
     for name in students: check_name('students', name, roles=())
     nets = {name: _make_student(student, dls.c, seed) for name in students}
     cohort = Cohort(teacher, nets, {k: _objectives(v) for k, v in students.items()}, seed)

@@ -154,9 +154,10 @@ def images_of(self:Scene,
 def open_run(
     folder, # a finished run folder of a study or of `kd_probe`
     models=None, # as in `Scene`
+    trust:bool=False, # call functions that its files name
 ) -> Scene:
     "The networks, images and tables of a run. Raises `KDError`, with the command that finishes it, if one is missing."
-    run, folder, asked = read_run(folder), Path(folder), load_asked(folder)
+    run, folder, asked = read_run(folder), Path(folder), load_asked(folder, trust)
     cast = asked.cast(folder)
     return Scene(cast, asked.images(cast), partial(_read_rows, folder), models, estimates=run.estimates,
                  logs=_read_logs(folder), seed=asked.seed, domains=cache(asked.domain_images))

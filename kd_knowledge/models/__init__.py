@@ -12,6 +12,7 @@ from .core import *
 from .anatomy import *
 from .folding import *
 from .check import *
+from .files import *
 from .classes import *
 from .answers import *
 

@@ -8,7 +8,8 @@ __all__ = ['WORK', 'TRIAL', 'fitting', 'ask_probe', 'run_probe', 'write_accuracy
 
 # %% ../../nbs/65_study.probing.ipynb #d5ffe9eb
 import json
-import sys
+import re
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -23,19 +24,20 @@ from ..core import atomic_path, check_name, require, write_json, write_table, wr
 from ..torch_core import default_device
 from ..data.images import Images
 from ..data.datasets import domain_images, get_images, offers
-from ..models.answers import read_answers
-from ..models.core import create_model, load_model
 from ..models.anatomy import n_classes
 from ..models.check import note_scale
+from ..models.files import load_network, WEIGHTS
 from ..models.classes import known_classes, name_classes
+from ..models.answers import read_answers
 from ..probes.core import Cast, PROBES, summary
 from ..probes.evidence import estimate, headline
 from ..report.findings import write_images, write_networks
 from ..report.figures import write_extremes, write_figures
 from ..report.html import write_report
-from .config import option_names, Probing, read_settings, Study
+from .config import (
+    check_source, fits, option_names, Probing, read_settings, split_name, Study, telling, trusted)
 from .steps import Bench, lacking, objectives_of, Step
-from .training import is_file, make_random, train_students, train_teacher
+from .training import make_random, train_students, train_teacher
 
 # %% ../../nbs/65_study.probing.ipynb #df07ef10
 def _domain_images(asked, n):
@@ -194,26 +196,28 @@ def try_probes(
 
 # %% ../../nbs/65_study.probing.ipynb #ade4411f
 def find_network(
-    network:str, # a saved network, answers:FILE, a torchvision name, timm:NAME, or package.module:function
+    network:str, # answers:FILE, or what `load_network` takes
+    trust=(), # True, or names of functions that files may have called
 ): # pixels in, logits out
     "A finished network by file or name; those by name come with their pretrained weights."
     if network.startswith('answers:'): return read_answers(network.removeprefix('answers:'))
-    if ':' not in network and is_file(network): return load_model(network)
-    sys.path.insert(0, '')
-    try: return create_model(network, pretrained=True)
-    finally: sys.path.remove('')
+    return load_network(network, trust=trust)
 
-def _find(option, network):
-    with option_names(option, name=option, path=option): return find_network(network)
+def _find(option, network, trust=()):
+    with option_names(option, name=option, path=option): return find_network(network, trust)
 
-def _named_students(students):
+def _own_name(network): # of a student that nobody named
+    path = Path(re.split('[:@]', network)[-1])
+    return path.parent.name if path.name in (*WEIGHTS, 'config.json') and path.parent.name else path.stem
+
+def _named_students(students, trust=()):
     "name -> networks, from NETWORK or NAME=NETWORK."
     found = {}
     for student in students:
-        name, _, network = student.rpartition('=')
-        name = name or Path(network).stem
+        name, network = split_name(student)
+        name = name or _own_name(network)
         check_name('students', name, how=' as NAME=NETWORK')
-        found.setdefault(name, []).append(_find('students', network))
+        found.setdefault(name, []).append(_find('students', network, trust))
     return found
 
 # %% ../../nbs/65_study.probing.ipynb #e7805bee
@@ -229,7 +233,7 @@ def read_images(
 def _output_names(classes):
     "The names of outputs: as they are given, or the lines of one file."
     if len(classes) != 1: return [str(c) for c in classes]
-    require(is_file(classes[0]), 'classes', f'there is no file {classes[0]}', 'Give two names or more, or such a file')
+    require(Path(classes[0]).is_file(), 'classes', f'there is no file {classes[0]}', 'Give two names or more, or such a file')
     return [line.strip() for line in Path(classes[0]).read_text(encoding='utf-8').splitlines() if line.strip()]
 
 def _prepared(probing, name, net):
@@ -240,9 +244,10 @@ def _prepared(probing, name, net):
 # %% ../../nbs/65_study.probing.ipynb #7f898366
 def _networks(probing):
     "name -> networks, which know what the options say of them."
-    nets = dict(T=[_find('teacher', probing.teacher)], Ind=[_find('controls', c) for c in probing.controls],
-                **_named_students(probing.students))
-    if probing.foreign: nets['foreign'] = [_find('foreign', probing.foreign)]
+    trust = trusted(probing)
+    nets = dict(T=[_find('teacher', probing.teacher, trust)],
+                Ind=[_find('controls', c, trust) for c in probing.controls], **_named_students(probing.students, trust))
+    if probing.foreign: nets['foreign'] = [_find('foreign', probing.foreign, trust)]
     return {name: [_prepared(probing, name, net) for net in found] for name, found in nets.items()}
 
 @patch
@@ -276,12 +281,24 @@ def images(self:Probing,
     return images
 
 # %% ../../nbs/65_study.probing.ipynb #9652e2e4
+def _from_elsewhere(asked): # images are then read without a cache, which would be written outside of the folder
+    plain = {f.name: telling(getattr(asked, f.name)) for f in fields(asked)}
+    return type(asked)(**plain)
+
 def load_asked(
     folder, # a run folder
+    trust:bool=False, # its config may name functions, and so may its networks
 ): # the `Study` or `Probing` that was asked there
-    "What a run folder was made for. Raises `KDError` if its config cannot be read."
+    "What a run folder was made for. Raises `KDError` if its config cannot be read, or names what it may not."
     path = Path(folder)/'config.yaml'
     with option_names(config='folder'): config = read_settings(path)
-    try: return (Study if 'seeds' in config else Probing)(**config)
+    try: asked = (Study if 'seeds' in config else Probing)(**config)
     except TypeError as e:
         require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')
+    wrong = [f.name for f in fields(asked) if not fits(f, getattr(asked, f.name))]
+    require(not wrong, 'folder', f'{path} cannot be read, {", ".join(wrong)} are of a wrong type', 'Make the run again')
+    if not trust:
+        check_source(asked, path, 'folder')
+        asked = _from_elsewhere(asked)
+    asked.trust = trust
+    return asked

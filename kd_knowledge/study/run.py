@@ -24,7 +24,7 @@ from ..distillation.distributed import processes
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
 from .config import (
-    ELSEWHERE, finished_steps, launched, note_finished, option_names, Probing, question, Study, telling)
+    ELSEWHERE, finished_steps, launched, note_finished, option_names, Probing, question, Study, telling, with_values)
 from .results import print_finished, print_results
 from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
 from .training import new_network, optimiser, study_dls
@@ -163,7 +163,7 @@ def _run_launched(study):
                 'Give cpu, or cuda, of which each takes its own')
         require(study.bs % parts == 0, 'bs', f'batches of {study.bs} images cannot be cut into {parts} equal parts, '
                 'one for each process', f'Give a multiple of {parts}')
-        return _run(Study(**asdict(study) | dict(workers=parts)))
+        return _run(with_values(study, workers=parts))
 
 def _follow_first():
     "What all processes but the first do: what it tells them to."

@@ -23,7 +23,7 @@ from ..data.datasets import offers
 from ..models.zoo import SMALL
 from ..distillation.objectives import OBJECTIVES
 from ..probes.core import PROBES
-from .config import Probing, Study, telling
+from .config import Probing, Study, telling, with_values
 
 # %% ../../nbs/63_study.steps.ipynb #b5eb5363
 def lacking(
@@ -95,7 +95,7 @@ LAPTOP = dict(
 
 # %% ../../nbs/63_study.steps.ipynb #1d3fc19a
 def _filled(asked, fill):
-    return type(asked)(**{k: fill[k] if k in fill and v in (None, {}, []) else v for k, v in asdict(asked).items()})
+    return with_values(asked, **{k: v for k, v in fill.items() if getattr(asked, k) in (None, {}, [])})
 
 def _workers(study, small):
     on_cpu = default_device(study.device or None).type == 'cpu'
