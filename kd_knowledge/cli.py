@@ -17,7 +17,8 @@ import yaml
 
 # %% ../nbs/80_cli.ipynb #48b2a3b0
 from .core import KDError, KDWarning, require
-from .study.config import finished_steps, launched, load_study, option_help, Probing, read_settings, Study
+from .study.config import (
+    finished_steps, launched, load_study, option_help, Probing, read_settings, Study, with_values)
 from .study.presets import load_preset, NEEDS, notes_of, PRESETS, print_presets, read_preset, with_folders
 
 # %% ../nbs/80_cli.ipynb #a2305e7c
@@ -43,6 +44,10 @@ def add_options(
     for f in fields(cls):
         text = f'{option_help(cls)[f.name]} (default: {_default(cls, f)})'.replace('%', '%%')
         parser.add_argument('--' + f.name.replace('_', '-'), help=text, default=argparse.SUPPRESS, **_reading(f))
+
+def _add_trust(parser):
+    parser.add_argument('--trust', action='store_true', help='call functions that files name: configs, run folders, saved '
+                        'networks; those named on the command line are called anyway (default: False)')
 
 # %% ../nbs/80_cli.ipynb #ff59e2b2
 class _Parser(argparse.ArgumentParser):
@@ -78,7 +83,7 @@ def command(
     return status
 
 # %% ../nbs/80_cli.ipynb #1c668478
-def _study(config, preset, **options):
+def _study(config, preset, trust=False, **options):
     "The study that a command line asks for, and what it says of it."
     folders = {k: folder for k in NEEDS if (folder := options.pop(k))}
     require(preset or config or not folders, next(iter(folders), ''), 'belongs to a preset',
@@ -89,8 +94,9 @@ def _study(config, preset, **options):
         start = load_preset(preset, **({} if config else folders))
     if config:
         settings.append((config, read_settings(config)))
-        start = with_folders(load_study(config, start), config, settings[-1][1], folders)
-    return Study(**asdict(start) | options), [line for name, s in settings for line in notes_of(name, s)]
+        start = with_folders(load_study(config, start, trust), config, settings[-1][1], folders)
+    start.trust = trust
+    return with_values(start, **options), [line for name, s in settings for line in notes_of(name, s)]
 
 def _run_study(listing, **options):
     if listing: return print_presets()
@@ -118,19 +124,23 @@ def kd_study(
         parser.add_argument(f'--{data.replace("_", "-")}', help=text, metavar='FOLDER')
     parser.add_argument('--config', metavar='FILE',
                         help='a YAML or JSON file with any of the options below (default: none)')
+    _add_trust(parser)
     add_options(parser, Study)
     return command(parser, _run_study, argv)
 
 # %% ../nbs/80_cli.ipynb #02de909a
-def _run_probing(**options):
+def _run_probing(trust, **options):
     from kd_knowledge.study.run import run_probing # lazy: PyTorch and fastai take seconds
-    run_probing(Probing(**options))
+    probing = Probing(**options)
+    probing.trust = trust
+    run_probing(probing)
 
 def kd_probe(
     argv:list=None, # the command line without the program's name; None takes the real one
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
     "The command `kd_probe`: probe networks that exist already, and write the report."
     parser = _Parser('kd_probe', description=kd_probe.__doc__)
+    _add_trust(parser)
     add_options(parser, Probing)
     return command(parser, _run_probing, argv)
 
@@ -153,9 +163,9 @@ def kd_results(
     return command(parser, _write_agreement, argv)
 
 # %% ../nbs/80_cli.ipynb #69a35fa2
-def _serve(run, port, no_browser):
+def _serve(run, port, no_browser, trust):
     from kd_knowledge.explorer.page import serve_run # lazy: PyTorch and Matplotlib take seconds
-    serve_run(run, port, no_browser)
+    serve_run(run, port, no_browser, trust)
 
 def kd_explore(
     argv:list=None, # the command line without the program's name; None takes the real one
@@ -167,6 +177,7 @@ def kd_explore(
     parser.add_argument('--port', type=int, default=8866, metavar='INT',
                         help='where the page is served on this machine (default: 8866)')
     parser.add_argument('--no-browser', help='do not open the browser (default: open it)', action='store_true')
+    _add_trust(parser)
     return command(parser, _serve, argv)
 
 # %% ../nbs/80_cli.ipynb #b82f3311

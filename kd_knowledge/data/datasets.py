@@ -21,9 +21,10 @@ import torch.nn.functional as F
 # %% ../../nbs/15_data.datasets.ipynb #aeb906ef
 from ..core import one_of, require
 from ..torch_core import generator
-from .images import _check_number, _read_stack, Images, join
+from .images import _check_number, _Deep, _Item, _path_of, _read_stack, _set_white, Images, join
+from .objects import _parts, read_object
 from .world import _world, DOMAINS, domains, GROUPS, hash_uniform, VALID_START
-from .folders import _read_folder, _shared_domains
+from .folders import _holds_images, _read_folder, _split_kind, image_files, _shared_domains
 from .cache import _cache_rows
 
 # %% ../../nbs/15_data.datasets.ipynb #2afa5df5
@@ -57,25 +58,69 @@ def offers(
     data:str, # a data set's name, or a folder
 ) -> set: # of `OFFERS`
     "What a data set knows beside images and labels; of a folder nothing is known."
-    record = DATASETS.get(str(data), DataSet(''))
+    record = DATASETS.get(data, DataSet('')) if isinstance(data, str) else DataSet('')
     return {*record.knows, *(['domains'] if record.domains else [])}
 
 # %% ../../nbs/15_data.datasets.ipynb #f932c994
-def _read_own(folder, split, seed, unlabeled=False, domain=None):
+def _read_own(folder, split, seed, unlabeled=False, domain=None, white=None):
     "The images of a folder that somebody named."
     fix = f'Give a folder of class folders, or one of {", ".join(DATASETS)}'
     require(folder.is_dir(), 'data', f'no folder {folder}', fix)
-    return _read_folder(folder, split, seed, unlabeled, domain)
+    paths, y, vocab, more = _read_folder(folder, split, seed, unlabeled, domain)
+    white, ids = white or _set_white(paths, partial(image_files, folder)), _ids_of(paths, folder)
+    return [_Deep(p, white) for p in paths] if white else paths, y, vocab, dict(more, ids=ids)
 
 def _folder_record(data):
     "The record of a folder."
     folder = Path(data).expanduser()
     return DataSet(Path(data).name, read=partial(_read_own, folder), domains=lambda root: _shared_domains(folder))
 
+def _check_name(data):
+    "Raise `KDError` where a data set's name is also a folder with images here that is no run folder."
+    here = Path(data)
+    own = here.is_dir() and not (here/'steps').is_dir() and _holds_images(here)
+    fix = f'Give ./{data} for the folder; for the data set, rename the folder or work elsewhere'
+    require(not own, 'data', f'{data} is a data set, and here also a folder with images', fix)
+
+def _read_parts(obj, split, vocab=None, image=None, label=None):
+    "The images of an object: of the part that is the split where it has parts, else all."
+    parts = _parts(obj)
+    kinds = {_split_kind(str(k)) or k: part for k, part in (parts or {}).items()}
+    name = split if split in kinds or split == 'train' else 'test'
+    problem = f'{type(obj).__name__} has no {split} part, but {", ".join(map(str, kinds)) or "none"}'
+    require(parts is None or name in kinds, 'data', problem, 'Give the part itself')
+    return obj if parts is None else kinds[name], dict(vocab=vocab and list(vocab), image=image, label=label)
+
+def _read_own_object(obj, split, seed, vocab=None, image=None, label=None):
+    "Images, labels, classes and more of an object of another library."
+    one, options = _read_parts(obj, split, vocab, image, label)
+    x, y, vocab = read_object(one, **options)
+    source = f'{split} is the {type(one).__name__} that was given ({len(y)} images of {len(vocab)} classes)'
+    ids = dict(ids=range(len(y))) if torch.is_tensor(x) or isinstance(x[0], _Item) else {}
+    return x, y, vocab, dict(ids, source=source)
+
+def _draw_images(obj, split, size, n, seed, argument):
+    "Images that were given, at another size or fewer of them."
+    images = _read_parts(obj, split)[0]
+    if size != images.size: images = images.at(size)
+    problem = f'{n} asked for, {images.name} has {len(images)}'
+    require(n is None or argument is None or n <= len(images), argument, problem, f'Give at most {len(images)}')
+    return images if n is None else images.subset(_choice(len(images), n, seed))
+
+def _object_record(obj):
+    "The record of an object that somebody gave."
+    sets = list((_parts(obj) or dict(one=obj)).values())
+    if all(isinstance(one, Images) for one in sets): return DataSet(
+        sets[0].name, sets[0].size, draw=partial(_draw_images, obj))
+    return DataSet(type(obj).__name__, read=partial(_read_own_object, obj))
+
 def _record_of(data):
-    "The record of a data set by its name, or of a folder."
-    if isinstance(data, str) and data in DATASETS: return DATASETS[data]
-    named = not isinstance(data, Path) and not any(c in str(data) for c in '/\\~.')
+    "The record of a data set by its name, of a folder, or of an object."
+    if not isinstance(data, (str, Path)): return _object_record(data)
+    if isinstance(data, str) and data in DATASETS:
+        _check_name(data)
+        return DATASETS[data]
+    named = isinstance(data, str) and not any(c in str(data) for c in '/\\~.')
     if not named or os.path.isdir(str(data)): return _folder_record(data)
     return DATASETS[one_of('data', data, DATASETS, other='a folder of class folders')]
 
@@ -115,8 +160,14 @@ def _check_sum(argument, n, counts):
     require(n in (None, sum(counts)), argument, problem, f'Leave {argument} out, or give {sum(counts)}')
 
 # %% ../../nbs/15_data.datasets.ipynb #8f92b055
+def _ids_of(paths, folder=None):
+    "The paths of image files below a folder; None is the one that they share."
+    folder = folder or os.path.commonpath({os.path.dirname(_path_of(p)) for p in paths})
+    names = (Path(os.path.relpath(_path_of(p), folder)).as_posix() for p in paths)
+    return [name.encode('utf-8', 'backslashreplace').decode() for name in names]
+
 def _read_every(record, split, size, n, seed, argument, options):
-    "All that a record reads, as `Images` of its own pixels or paths, and what still has to be done to the pixels."
+    "All that a record reads: pixels or paths, their `Images` with numbers in their place, and what is done to pixels."
     _check_options(record, options)
     x, y, vocab, more = (*record.read(split, seed, **options), {})[:4]
     counts, domain = options.get('train_groups'), options.get('domain', 'orig')
@@ -124,7 +175,8 @@ def _read_every(record, split, size, n, seed, argument, options):
     paint = more.get('paint', lambda x, idxs: x)
     more = {k: v for k, v in more.items() if k != 'paint'}
     name = record.name if domain == 'orig' else f'{record.name} {domain}'
-    return Images(x, y, vocab, size, name, **more), paint
+    if not torch.is_tensor(x) and 'ids' not in more: more = dict(more, ids=_ids_of(x))
+    return x, Images(range(len(y)), y, vocab, size, name, **more), paint
 
 def _choice(there, n, seed):
     "Which `n` of the images, in their order; all where `n` is None or more than there are."
@@ -134,13 +186,13 @@ def _choice(there, n, seed):
 # %% ../../nbs/15_data.datasets.ipynb #86fa8a1f
 def _read_set(record, split, size, n, seed, argument, memory=2e9, cache=None, **options):
     "Read, choose `n` by seed (at most so many where `argument` is None), then decode or resize what was chosen."
-    images, paint = _read_every(record, split, size, n, seed, argument, options)
+    x, images, paint = _read_every(record, split, size, n, seed, argument, options)
     there, problem = len(images), f'{n} asked for, {split} of {images.name} has {len(images)}'
     require(n is None or n <= there or argument is None, argument, problem, f'Give at most {there}')
     idxs = _choice(there, n, seed)
     if len(idxs) < there: images = images.subset(idxs)
-    if images.in_memory: images.x = _resize(paint(images.x, idxs), size)
-    elif cache: images.x = _cache_rows(images, cache)
+    images.x = _resize(paint(x[idxs], idxs), size) if torch.is_tensor(x) else [x[i] for i in idxs.tolist()]
+    if cache and not images.in_memory: images.x = _cache_rows(images, cache)
     if not images.in_memory and len(images) * 3 * size * size <= memory: images.x = _read_stack(images.x, size)
     return images
 
@@ -203,12 +255,12 @@ def _load_one(data, split, size, n, seed, argument, options):
 
 # %% ../../nbs/15_data.datasets.ipynb #caf07d5f
 def get_images(
-    data='shapes', # a name of `DATASETS`, or a folder of class folders
+    data='shapes', # a name of `DATASETS`, a folder of class folders, or what `read_object` takes, all of it
     split:str='valid', # `train` or `valid`
     size:int=None, # pixels of each side, 8 or more; None is the data set's own
     n:int=None, # how many, chosen by `seed`; None is all (of `shapes` 8,000, 2,000); of several domains so many of each
     seed:int=0, # the world of `shapes`; the choice of `n`; the split where the data has none; the colours of digits
-    **kwargs, # the data set's options: domain, cue, train_groups, photographs, label, root, unlabeled, memory, cache
+    **kwargs, # its options: domain, cue, train_groups, photographs, label, root, unlabeled, white, vocab, memory, cache
 ) -> Images:
     "Images in a fixed order. Raises `KDError` for whatever is unknown, missing, empty, broken or too much."
     return _load_images(data, split, size, n, seed, 'n', **kwargs)

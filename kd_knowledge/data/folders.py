@@ -6,14 +6,18 @@
 __all__ = ['data_root', 'image_files']
 
 # %% ../../nbs/13_data.folders.ipynb #eb78f325
+import csv
+import io
 import os
+import re
+import sys
 from pathlib import Path
 
 # %% ../../nbs/13_data.folders.ipynb #92203d0f
 import torch
 
 # %% ../../nbs/13_data.folders.ipynb #64c3711f
-from ..core import KDError, one_of, require
+from ..core import KDError, note, one_of, require
 from ..torch_core import generator
 
 # %% ../../nbs/13_data.folders.ipynb #93e7e1d6
@@ -36,16 +40,47 @@ def _torchvision_command(name, root):
 # %% ../../nbs/13_data.folders.ipynb #57a3ebd3
 _ENDINGS = {'.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}
 
-def _visible(path): return not any(part.startswith('.') for part in path.parts)
+def _entries(folder):
+    "What lies in a folder, in the order of the names; hidden things are left out."
+    try: return sorted((e for e in os.scandir(folder) if not e.name.startswith('.')), key=lambda e: e.name)
+    except FileNotFoundError: return []
+    except OSError as error:
+        problem = f'cannot read the folder {folder} ({error.strerror})'
+        raise KDError(f'data: {problem}. Make it readable, or remove it') from None
+
+def _is_folder(entry): return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+def _is_image(entry):
+    "Whether a file is named as an image; a link that leads nowhere is one too, which reading tells."
+    return os.path.splitext(entry.name)[1].lower() in _ENDINGS and (entry.is_symlink() or entry.is_file())
+
+def _walk(folder):
+    "Yield the image files below a folder; a link is followed unless it leads to a folder that leads here."
+    todo = [(os.fspath(folder), os.path.realpath(folder), ())]
+    while todo:
+        here, real, above = todo.pop()
+        for e in _entries(here):
+            if _is_folder(e):
+                inside = os.path.realpath(e.path) if e.is_symlink() else os.path.join(real, e.name)
+                leads_back = inside in (real, *above) or e.is_symlink() and Path(real).is_relative_to(inside)
+                if not leads_back: todo.append((e.path, inside, (real, *above)))
+            elif _is_image(e): yield Path(e.path)
 
 def image_files(
-    folder, # where to look, folders inside it included
+    folder, # where to look, folders inside it and links included
 ) -> list: # of paths, in the order of their names
     "All image files below a folder; hidden ones are left out."
-    found = (Path(top)/f for top, _, files in os.walk(folder) for f in files)
-    return sorted(p for p in found if p.suffix.lower() in _ENDINGS and _visible(p.relative_to(folder)))
+    return sorted(_walk(folder))
 
-def _subfolders(folder): return sorted(p for p in Path(folder).iterdir() if p.is_dir() and not p.name.startswith('.'))
+def _holds_images(folder): return next(_walk(folder), None) is not None
+
+def _loose_images(folder): return [Path(e.path) for e in _entries(folder) if not _is_folder(e) and _is_image(e)]
+
+def _subfolders(folder):
+    "The folders in a folder, hidden ones and links to folders above aside."
+    real = Path(os.path.realpath(folder))
+    found = [e for e in _entries(folder) if _is_folder(e)]
+    return sorted(Path(e.path) for e in found if not (e.is_symlink() and real.is_relative_to(os.path.realpath(e.path))))
 
 # %% ../../nbs/13_data.folders.ipynb #acbff649
 def _check_class_folders(folder, here, vocab):
@@ -53,17 +88,29 @@ def _check_class_folders(folder, here, vocab):
     fix = ('Put the images into one folder for each class, or probe them without labels: '
            'unlabeled=True (--target predicted)')
     require(any(here.values()), 'data', f'{folder} has no class folders with images', fix)
+    garbled = next((k for k in here if k != k.encode('utf-8', 'replace').decode()), None)
+    require(garbled is None, 'data', f'the name of the class folder {garbled!a} in {folder} is no UTF-8', 'Rename it')
     empty = ', '.join(str(Path(folder)/k) for k, v in here.items() if not v)
     require(not empty, 'data', f'no image in {empty}', 'Fill or remove the class folder')
     require(len(vocab) > 1, 'data', f'{folder} has one class only, {vocab[0]}', 'Give two or more class folders')
     strange = ', '.join(sorted(set(here) - set(vocab))[:5])
     require(not strange, 'data', f'{folder} has classes that train has not: {strange}', 'Make the class folders agree')
 
+def _note_classes(folder, vocab):
+    "Note numbers that text puts in another order than counting, and images that have no class."
+    if all(k.isdecimal() for k in vocab) and sorted(vocab, key=int) != vocab:
+        note('data', f'the class folders of {folder} are numbers and are taken in the order of text: '
+                     f'{", ".join(vocab[:4])} ... Rename them 01, 02 ... if the networks count otherwise')
+    loose = _loose_images(folder)
+    if loose: note('data', f'images that lie in {folder} itself have no class and are left out: {len(loose)}, '
+                           f'for example {loose[0].name}')
+
 def _read_classes(folder, vocab=None):
     "Paths, labels and vocabulary of a folder of class folders; with `vocab` the folders must be among them."
     here = {p.name: image_files(p) for p in _subfolders(folder)}
     vocab = vocab or list(here)
     _check_class_folders(folder, here, vocab)
+    _note_classes(folder, vocab)
     labels = [vocab.index(k) for k, v in here.items() for _ in v]
     return [p for v in here.values() for p in v], torch.tensor(labels), vocab
 
@@ -78,33 +125,190 @@ def _split_indices(y, split, seed):
     return torch.cat([of(k) for k in y.unique().tolist()]).sort().values
 
 # %% ../../nbs/13_data.folders.ipynb #3aa1c6b1
-_SPLITS = dict(train=['train'], valid=['valid', 'val', 'crossval', 'test'], full=['full'])
+_SPLITS = dict(train='train training', valid='valid val validation dev crossval eval', test='test testing', full='full')
+_WORDS = {word: kind for kind, words in _SPLITS.items() for word in words.split()}
+
+def _split_kind(name):
+    "The split that a folder's name means, as people write it; None for other names."
+    return _WORDS.get(re.sub('[ _-]?(set|split|data|images|imgs)$', '', name.lower()))
+
+def _words_of(name): return {_WORDS.get(word) for word in re.split('[^a-z]+', name.lower())} - {None}
+
+def _is_sorted(folder):
+    "Whether a folder is one of class folders: some with images, or empty ones and no image beside them."
+    inside = _subfolders(folder)
+    return any(map(_holds_images, inside)) or bool(inside) and not _loose_images(folder)
+
+def _are_splits(found, others):
+    "Whether folders named as splits, kind -> paths, are some, given those beside them that hold images."
+    kinds = found.keys() - {'full'}
+    apart = len(kinds) > 1 and ('train' in kinds or not others)
+    return apart or any(_is_sorted(p) for paths in found.values() for p in paths)
+
+# %% ../../nbs/13_data.folders.ipynb #0ae72dc2
+def _check_beside(folder, found, others):
+    "Raise `KDError` for two folders of one split, and for folders with images beside splits that are none."
+    twice = next((paths for paths in found.values() if len(paths) > 1), None)
+    problem = f'{folder} has {" and ".join(p.name for p in twice or [])}, which mean the same split'
+    require(not twice, 'data', problem, 'Keep one of them there')
+    strange = ', '.join(p.name for p in others[:5])
+    problem = f'{folder} has splits, and beside them {strange} with images, which is none that is known'
+    require(not others, 'data', problem, 'Call it train, valid or test, or move it elsewhere')
+
+def _check_likeness(folder, others):
+    "Raise `KDError` for class folders with names such as seg_train and seg_test."
+    alike = {kind: p.name for p in others for kind in _words_of(p.name)}
+    named = 'train' in alike and len(alike) > 1
+    problem = f'{" and ".join(list(dict.fromkeys(alike.values()))[:3])} in {folder} look like splits'
+    require(not named, 'data', problem, 'Call them train, valid and test, each with the class folders')
 
 def _split_folders(folder):
-    "The folders (train, valid, full) of a folder of images; None for one that is not there."
-    there = {p.name: p for p in _subfolders(folder) if p.name in sum(_SPLITS.values(), []) and _subfolders(p)}
-    return [next((there[k] for k in names if k in there), None) for names in _SPLITS.values()]
+    "Split -> folder, of train, valid, test and full, those that there are; none in a folder of class folders."
+    there = [(_split_kind(p.name), p) for p in _subfolders(folder)]
+    others = [p for kind, p in there if not kind and _holds_images(p)]
+    found = {kind: [p for k, p in there if k == kind and (_subfolders(p) or _holds_images(p))] for kind in _SPLITS}
+    found = {kind: paths for kind, paths in found.items() if paths}
+    if _are_splits(found, others):
+        _check_beside(folder, found, others)
+        return {kind: paths[0] for kind, paths in found.items()}
+    _check_likeness(folder, others)
+    return {}
+
+# %% ../../nbs/13_data.folders.ipynb #292db0f6
+def _label_files(folder, part):
+    "Lists that may tell the classes of the images in the split's folder `part`: those for other splits are not."
+    mine, lists = _split_kind(part.name), []
+    for place in (part, folder):
+        paths = [Path(e.path) for e in _entries(place)]
+        lists += [p for p in paths if p.suffix.lower() in ('.csv', '.tsv', '.txt')]
+    solutions = [up/'LOC_val_solution.csv' for up in list(folder.absolute().parents)[:3]]
+    return [p for p in lists + solutions if p.is_file() and not _words_of(p.stem) - {mine}]
+
+def _tables(path):
+    "The cells of a list, under each sign that may part them."
+    text = path.read_text(encoding='utf-8-sig', errors='replace').replace('\0', '')
+    for sign in ',;\t ':
+        try: rows = list(csv.reader(io.StringIO(text), delimiter=sign))
+        except csv.Error: continue
+        width = max(map(len, rows), default=0)
+        yield [[c.strip() for c in row] + [''] * (width - len(row)) for row in rows]
+
+def _names_of_images(folder, part, paths):
+    "What a list may call an image -> its place: its path from either folder or its name, with or without the ending."
+    names = {}
+    for i, p in enumerate(paths):
+        for name in {p.relative_to(folder).as_posix(), p.relative_to(part).as_posix(), p.name}:
+            for k in {name, os.path.splitext(name)[0]}: names[k] = None if names.get(k, i) != i else i
+    return {k: i for k, i in names.items() if i is not None}
+
+# %% ../../nbs/13_data.folders.ipynb #ce5234ee
+def _place(cell, names, part):
+    "The place of the image that a cell names, or None; paths from elsewhere are cut before the split's folder."
+    cell = cell.replace('\\', '/').removeprefix('./')
+    return names.get(cell, names.get(f'{part.name}/{cell.rpartition(f"/{part.name}/")[2]}'))
+
+def _class_of(cell, vocab): return next((k for k in (cell, cell.split(' ')[0]) if k in vocab), None)
+
+def _readings(rows, n, names, part, vocab):
+    "Every way to read a table as a class for each of `n` images: a column of images, and one of classes."
+    for images in zip(*rows):
+        places = [_place(cell, names, part) for cell in images]
+        if len({i for i in places if i is not None}) < n: continue
+        for classes in zip(*rows):
+            if classes == images: continue
+            told = {(i, _class_of(cell, vocab)) for i, cell in zip(places, classes) if i is not None}
+            if len(told) == n and all(k for _, k in told): yield tuple(k for _, k in sorted(told))
+
+def _listed_classes(folder, part, paths, vocab):
+    "The class of each image of an unsorted split as a list beside it tells; None where there is no such list."
+    lists, names = _label_files(folder, part), _names_of_images(folder, part, paths)
+    read = lambda rows: _readings(rows, len(paths), names, part, set(vocab))
+    told = {classes: path for path in lists for rows in _tables(path) for classes in read(rows)}
+    problem = f'{", ".join(p.name for p in dict.fromkeys(told.values()))} can be read in {len(told)} ways for {part}'
+    require(len(told) < 2, 'data', problem, 'Keep one list, with the columns file and class')
+    for classes, path in told.items(): return [vocab.index(k) for k in classes], path
+    return None
+
+# %% ../../nbs/13_data.folders.ipynb #89ad35e8
+_SAID = set() # what was said of each split in this process
+
+def _say(split, text):
+    "Say once, on stderr, what a split is made of; the same text for `Images.source`."
+    text = f'{split} is {text}'
+    if text not in _SAID: print(f'data: {text}', file=sys.stderr)
+    _SAID.add(text)
+    return dict(source=text)
+
+def _whole(folder, split, paths, y, vocab, how=''):
+    "All images of a folder, and what is said of them."
+    return paths, y, vocab, _say(split, f'{folder} ({len(paths)} images of {len(vocab)} classes{how})')
+
+def _read_part(folder, part, split, train=None):
+    "A split that has a folder of its own; with `train` its classes are those of that folder."
+    vocab = [p.name for p in _subfolders(train)] if train else None
+    unsorted = not _is_sorted(part) or vocab and not {p.name for p in _subfolders(part)} & set(vocab)
+    if not (vocab and unsorted): return _whole(part, split, *_read_classes(part, vocab))
+    paths = image_files(part)
+    told = _listed_classes(folder, part, paths, vocab) if paths else None
+    looked = ', '.join(p.name for p in _label_files(folder, part)) or 'no .csv, .tsv or .txt'
+    problem = f'{part} has no class folders of train, and no list tells the class of each image (there is {looked})'
+    require(told or _is_sorted(part), 'data', problem, 'Sort the images into folders named as those of train, or put a '
+            'CSV with the columns file and class beside them, or take unlabeled=True (--target predicted)')
+    if not told: return _whole(part, split, *_read_classes(part, vocab))
+    return _whole(part, split, paths, torch.tensor(told[0]), vocab, f', which {told[1].name} tells')
 
 # %% ../../nbs/13_data.folders.ipynb #950ab9da
-def _read_split(folder, split, seed):
-    "Paths, labels and vocabulary of one split of a folder."
-    train, valid, full = _split_folders(folder)
+def _check_inside(folder):
+    "Raise `KDError` where the folders in a folder that has no splits have some themselves."
+    inside = [p for p in _subfolders(folder) if _holds_images(p)]
+    parted = next((p for p in inside if 'train' in _split_folders(p)), None)
+    problem = f'{folder} has no splits, but {parted} has'
+    require(not parted, 'data', problem, 'Give that folder, or a domain where the folders are domains, '
+            'or put train and valid above the class folders')
+
+def _note_domains(folder):
+    "Note class folders that all hold the same folders, as domains do."
+    inside = [{p.name for p in _subfolders(k)} for k in _subfolders(folder)]
+    shared = sorted(set.intersection(*inside)) if len(inside) > 1 else []
+    if len(shared) > 1:
+        note('data', f'each folder in {folder} has the folders {", ".join(shared[:3])}: the upper ones are taken for '
+                     'classes. If they are domains, name one: domain')
+
+def _outer(folder):
+    "The folder that holds the splits: the one folder with images inside, where that is split, as `images/train` is."
+    inside = [p for p in _subfolders(folder) if _holds_images(p)] if not _split_folders(folder) else []
+    alone = len(inside) == 1 and not _loose_images(folder) and 'train' in _split_folders(inside[0])
+    return _outer(inside[0]) if alone else Path(folder)
+
+def _split_of(folder, split):
+    "The folders (the folder of the splits, train, the asked one, full); None for those that are not there."
+    folder = _outer(folder)
+    there = _split_folders(folder)
+    train, valid, full = there.get('train'), there.get('valid') or there.get('test'), there.get('full')
     problem = f'{folder} has {valid and valid.name} but no train folder'
     require(split == 'valid' or train or not valid, 'data', problem, 'Add train, or ask for split valid')
-    if valid and split == 'train': return _read_classes(train)
-    if valid: return _read_classes(valid, train and [p.name for p in _subfolders(train)])
+    if not there: _check_inside(folder)
+    return folder, train, train if valid and split == 'train' else valid, full
+
+def _read_split(folder, split, seed):
+    "Paths, labels, vocabulary and source of one split of a folder."
+    folder, train, part, full = _split_of(folder, split)
+    if part: return _read_part(folder, part, split, None if part == train else train)
+    _note_domains(train or full or folder)
     paths, y, vocab = _read_classes(train or full or folder)
     idxs, problem = _split_indices(y, split, seed), 'has one image in each class, none is left for valid'
     require(len(idxs) > 0, 'data', f'{folder} {problem}', 'Give two or more images for each class')
-    return [paths[i] for i in idxs], y[idxs], vocab
+    of = f'{"a fifth" if split == "valid" else "four fifths"} of {train or full or folder} by seed {seed}'
+    more = _say(split, f'{of} ({len(idxs)} of {len(paths)} images, {len(vocab)} classes)')
+    return [paths[i] for i in idxs], y[idxs], vocab, more
 
 # %% ../../nbs/13_data.folders.ipynb #e025b665
 def _domain_folders(folder):
     "Name -> path of the sub-folders that hold folders themselves; none where the folder is split, or is no folder."
-    if not Path(folder).is_dir() or any(_split_folders(folder)): return {}
+    if not Path(folder).is_dir() or _split_folders(folder): return {}
     return {p.name: p for p in _subfolders(folder) if _subfolders(p)}
 
-def _class_names(folder): return {p.name for p in _subfolders(next(filter(None, (*_split_folders(folder), folder))))}
+def _class_names(folder): return {p.name for p in _subfolders(next(iter(_split_folders(folder).values()), folder))}
 
 def _shared_domains(folder):
     "The names of the domains of a folder; none unless some of them have a class in common."
@@ -126,11 +330,18 @@ def _read_domain(folder, name, split, seed):
     return _read_split(path, split, seed)
 
 # %% ../../nbs/13_data.folders.ipynb #50dc8aab
+def _read_unlabelled(folder, split):
+    "The images of a split, or all where there is no valid one, under one label."
+    folder, train, part, full = _split_of(folder, split)
+    part, endings = part or train or full or folder, ', '.join(sorted(_ENDINGS))
+    paths = image_files(part)
+    require(paths, 'data', f'no image in {part}', f'Give a folder with files that end in {endings}')
+    more = _say(split, f'{part} ({len(paths)} images, no labels)')
+    return paths, torch.zeros(len(paths)).long(), ['unlabelled'], more
+
 def _read_folder(folder, split, seed, unlabeled=False, domain=None):
-    "The images of a folder or of one of its domains; `unlabeled` takes them all, with label 0, whatever the split."
+    "The images of a folder or of one of its domains; `unlabeled` gives each the label 0."
     if not unlabeled and domain is None: return _read_split(folder, split, seed)
     if not unlabeled: return _read_domain(folder, domain, split, seed)
     inside = folder if domain is None else folder/one_of('domain', domain, [p.name for p in _subfolders(folder)])
-    paths, endings = image_files(inside), ', '.join(sorted(_ENDINGS))
-    require(paths, 'data', f'no image in {folder}', f'Give a folder with files that end in {endings}')
-    return paths, torch.zeros(len(paths)).long(), ['unlabelled']
+    return _read_unlabelled(inside, split)

@@ -6,7 +6,9 @@
 __all__ = ['check_pixels', 'read_image', 'Images', 'join', 'show_images']
 
 # %% ../../nbs/09_data.images.ipynb #1619b3a2
+import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,7 @@ from fastcore.basics import num_cpus, patch
 from torch.utils.data import get_worker_info
 
 # %% ../../nbs/09_data.images.ipynb #d1374839
-from ..core import KDError, progress, require
+from ..core import KDError, note, progress, require
 
 # %% ../../nbs/09_data.images.ipynb #164fa2aa
 def check_pixels(
@@ -44,9 +46,45 @@ def _check_number(argument, value, low, fix):
     require(whole and value >= low, argument, f'got {value!r}', fix)
 
 # %% ../../nbs/09_data.images.ipynb #528f2295
-def _rgb(image):
-    "Any PIL image as RGB: 16 bits scaled, transparency laid on white."
-    if image.mode.startswith('I'): image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype('uint8'))
+_WHITE = 255, 4095, 65535 # what white may be in grey images of more than 8 bits
+
+def _depth(image):
+    "`F` for floating point numbers and `I` for more than 8 bits a channel, of an image that is not decoded; else None."
+    if image.mode[0] in 'FI': return image.mode[0]
+    return 'I' if ';16' in str(getattr(image, 'tile', ())[:1]) else None
+
+def _least_white(kind, high): return next((w for w in (1,) * (kind == 'F') + _WHITE if high <= w), None)
+
+def _white_alone(path, kind, high):
+    "What is white in an image of which nothing else is known."
+    white = _least_white(kind, high)
+    tells = white in (1, 65535) or high == 0
+    fix = f'Say which number is white, perhaps white={white}, or give get_images the folder of all images'
+    require(tells, 'white', f'the numbers of {path} end at {high:g}, so it may be dark or of fewer bits', fix)
+    return white
+
+def _grey(image, path, white):
+    "Numbers from 0 to `white` as bytes."
+    x, kind = np.asarray(image), image.mode[0]
+    low, high, top = x.min(), x.max(), white or _least_white(kind, x.max())
+    problem = f'the numbers of {path} run from {low:g} to {high:g}'
+    sound = low >= 0 and top and high <= top
+    fix = f'Scale them to 0 ... {white or 65535:g}, or say which number is white, for example white=65535'
+    require(sound, 'white', problem, fix)
+    white = white or _white_alone(path, kind, high)
+    return Image.fromarray((x / (white / 255)).clip(0, 255).astype('uint8'))
+
+def _check_deep(image, path, white):
+    "Raise `KDError` for colours of 16 bits that end below 4096: of them only the upper 8 bits are decoded."
+    if not _depth(image) or len(image.getbands()) == 1: return
+    high = max(high for _, high in image.getextrema()[:3])
+    dark = white != 65535 and 0 < high < 16
+    fix = 'Save it with 8 bits, or say that it is dark: white=65535'
+    require(not dark, 'white', f'{path} has colours of 16 bits of which none is above {high * 256 + 255}', fix)
+
+def _rgb(image, path='the image', white=None):
+    "Any PIL image as RGB: numbers scaled to bytes, transparency laid on white."
+    if image.mode[0] in 'FI': image = _grey(image, path, white)
     if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
@@ -57,27 +95,70 @@ def _read_error(path, error):
     "The error of an image file that cannot be read."
     return KDError(f'data: cannot read the image {path} ({type(error).__name__}). Repair it or remove it')
 
-def _decode(path, side, use):
+def _decode(path, side, use, white=None):
     "use(image) of an image file, upright and RGB; a large JPEG is decoded at about `side` pixels or more."
     try:
         with Image.open(path) as image:
             image.draft(None, (2 * side, 2 * side))
+            _check_deep(image, path, white)
             ImageOps.exif_transpose(image, in_place=True)
-            return use(_rgb(image))
+            return use(_rgb(image, path, white))
+    except KDError: raise
     except Exception as error: raise _read_error(path, error) from None
 
 # %% ../../nbs/09_data.images.ipynb #4e525272
+def _fit(image, size): return np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR))
+
 def read_image(
     path, # an image file
     size:int, # pixels of each side, 1 or more
+    white:float=None, # white in grey images of more than 8 bits, above 0; None where the image alone has to tell it
 ) -> np.ndarray: # uint8, size x size x 3
     "Decode, turn upright, resize the shorter side to `size`, cut out the centre. `KDError` names a broken file."
-    return _decode(path, size, lambda image: np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR)))
+    return _decode(path, size, partial(_fit, size=size), white)
+
+# %% ../../nbs/09_data.images.ipynb #4df92479
+class _Deep(NamedTuple):
+    "An image file in a set with images of more than 8 bits, and what is white in all of them."
+    path: Path
+    white: float
+
+def _path_of(image): return image.path if isinstance(image, _Deep) else image
+
+def _evenly(paths, n=64): return [paths[i * len(paths) // n] for i in range(n)] if len(paths) > n else paths
+
+def _highest(path):
+    "Kind and highest number of an image of more than 8 bits; None for others, also a broken one, which reading tells."
+    if os.path.splitext(path)[1].lower() not in ('.png', '.tif', '.tiff', '.pgm'): return None
+    try:
+        with Image.open(path) as image:
+            kind = _depth(image)
+            if not kind: return None
+            return kind, float(np.asarray(image).max()) * (1 if image.mode[0] in 'FI' else 257)
+    except Exception: return None
+
+def _set_white(paths, every, argument='data'):
+    "What is white in a set of files, by 64 of all files `every()` that belong together; None where none is that deep."
+    if not any(map(_highest, _evenly(paths))): return None
+    found = dict.fromkeys(filter(None, map(_highest, _evenly(every()))))
+    kinds, high = {kind for kind, _ in found}, max(high for _, high in found)
+    fix = 'Save them all with 8 bits, or say which number is white: white=255'
+    require(len(kinds) == 1, argument, 'some grey images are whole numbers and some floating point', fix)
+    white = _least_white(*kinds, high)
+    require(white, argument, f'grey images reach {high:g}, and nobody knows what is white', 'Say it: white=100000')
+    if white not in (1, 65535): note(argument, f'grey images of more than 8 bits reach {high:g} at most, so {white} is '
+                                               'taken for white. Say white=65535 if they are dark')
+    return white
 
 # %% ../../nbs/09_data.images.ipynb #2c836be5
 class _Row(NamedTuple):
     "An image that is decoded and resized already: a row of a file of bytes, N x 3 x size x size."
     path: Path
+    index: int
+
+class _Item(NamedTuple):
+    "An image that an object in memory gives, such as a data set of another library."
+    give: Callable # called with the index, gives a PIL image
     index: int
 
 def _map_bytes(path):
@@ -88,9 +169,14 @@ def _map_bytes(path):
         raise KDError(f'cache: {problem}. Remove it, if it is there, and start again: it is made anew') from None
 
 def _read_one(image, size):
-    "uint8 3 x size x size of an image file, or of a row."
+    "uint8 3 x size x size of an image file, a row or an item."
     if isinstance(image, _Row): return _map_bytes(image.path)[image.index]
-    return np.ascontiguousarray(read_image(image, size).transpose(2, 0, 1))
+    if isinstance(image, _Item):
+        picture = ImageOps.exif_transpose(image.give(image.index))
+        image = _fit(_rgb(picture, f'image {image.index}'), size)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+    path, white = image if isinstance(image, _Deep) else (image, None)
+    return np.ascontiguousarray(read_image(path, size, white).transpose(2, 0, 1))
 
 # %% ../../nbs/09_data.images.ipynb #7a0e8896
 def _threads():
@@ -119,12 +205,65 @@ def _read_stack(images, size, bar=True):
     for i, image in enumerate(progress(each, 'reading images', len(images)) if bar else each): x[i] = image
     return torch.from_numpy(x)
 
+# %% ../../nbs/09_data.images.ipynb #19bd44d2
+def _as_bytes(x):
+    "Pixels as a uint8 tensor, those of floating point numbers within [0, 1] rounded."
+    if isinstance(x, np.ndarray): x = torch.from_numpy(x)
+    if not torch.is_tensor(x) or not x.is_floating_point(): return x
+    low, high = (v.item() for v in x.detach().aminmax()) if x.numel() else (0, 0)
+    fix = 'Give bytes, or pixels in [0, 1] without mean and standard deviation'
+    require(low >= 0 and high <= 1, 'x', f'floating point pixels from {low:.3g} to {high:.3g}', fix)
+    note('x', 'floating point pixels in [0, 1] are kept as bytes, 256 levels of each colour')
+    return (x.detach() * 255).round().byte()
+
+def _check_bytes(x, size):
+    "Raise `KDError` unless `x` is a tensor of bytes N x 3 x size x size."
+    require(x.dtype == torch.uint8, 'x', f'the pixels are {str(x.dtype)[6:]}', 'Give bytes, from 0 to 255: uint8')
+    shape = ' x '.join(map(str, x.shape))
+    last = x.ndim == 4 and x.shape[3] == 3 != x.shape[1]
+    fix = 'x.permute(0, 3, 1, 2)' if last else 'x.expand(-1, 3, -1, -1) of N x 1 x H x W'
+    require(x.ndim == 4 and x.shape[1] == 3, 'x', f'the pixels are {shape}, not N x 3 x H x W', f'Give {fix}')
+    require(x.shape[2:] == (size, size), 'size', f'{size}, but the pixels are {shape}', f'Give size={x.shape[2]}, '
+            'or square images of the size that is told')
+
+def _check_labels(y, n, vocab):
+    "Raise `KDError` unless `y` are `n` labels of the classes `vocab`."
+    require(len(y) == n, 'y', f'{len(y)} labels for {n} images', 'Give one label for each image')
+    low, high = (v.item() for v in y.aminmax())
+    fix = ('Give y - 1: labels begin at 0' if low == 1 and high == len(vocab) else
+           f'Give labels from 0 to {len(vocab) - 1}, or the vocab they belong to')
+    require(low >= 0 and high < len(vocab), 'y', f'labels from {low} to {high} for {len(vocab)} classes', fix)
+
+def _as_labels(y):
+    "Labels as a LongTensor N."
+    fix = 'Give class indices, N whole numbers from 0'
+    try: y = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError): require(False, 'y', 'the labels are no numbers', fix)
+    require(y.ndim == 1, 'y', f'the labels have {y.ndim} dimensions', fix)
+    whole = not (y.is_floating_point() or y.is_complex()) or bool((y == y.long()).all())
+    require(whole, 'y', 'some labels are no whole numbers', fix)
+    return y.long()
+
+def _check_known(n, size, masks, cues, groups, group_vocab):
+    "Raise `KDError` for masks, cues or groups that do not fit `n` images."
+    shape = None if masks is None else tuple(masks.shape)
+    boolean = masks is None or masks.dtype == torch.bool and shape == (n, size, size)
+    problem = f'{masks is not None and masks.dtype} of the shape {shape}'
+    require(boolean, 'masks', problem, f'Give a BoolTensor {n} x {size} x {size}')
+    for name, of in dict(cues, groups=groups).items():
+        fits = of is None or torch.is_tensor(of) and of.shape == (n,)
+        require(fits, f'cues {name}' if name in cues else name, f'no tensor of {n} numbers', 'Give one for each image')
+    if groups is None or group_vocab is None: return
+    low, high = (v.item() for v in groups.aminmax())
+    problem = f'{len(group_vocab)} names for groups from {low} to {high}'
+    require(low >= 0 and high < len(group_vocab), 'group_vocab', problem, 'Name every group, or none')
+
 # %% ../../nbs/09_data.images.ipynb #822b5be6
 class Images:
-    "Images in a fixed order and what is known of each."
+    "Images in a fixed order and what is known of each. Raises `KDError` for what does not fit."
     n_inp = 1
     def __init__(self,
-        x, # uint8 tensor N x 3 x H x W, or a list of N paths (or rows of a cache) that are read when asked for
+        x, # uint8 tensor N x 3 x size x size, or a list of N paths (or rows of a cache) that are read when asked for
         y, # class indices, N, from 0 to len(vocab) - 1
         vocab, # names of the classes
         size:int, # pixels of each side, 1 or more
@@ -134,11 +273,21 @@ class Images:
         groups=None, # LongTensor N: a property beside the class, such as the background's; None where there is none
         group_vocab=None, # names of the groups, or None
         maker=None, # called with a size, gives the same images at that size; None where nobody knows how
+        ids=None, # N names or numbers by which the images are known elsewhere; None numbers them from 0
+        source:str='', # where they come from, for a report: which folder the split is
     ):
-        self.x, self.y, self.vocab, self.size, self.name = x, torch.as_tensor(y).long(), list(vocab), size, name
-        self.masks, self.cues, self.groups = masks, dict(cues or {}), groups
+        x, y, vocab, cues = _as_bytes(x), _as_labels(y), list(vocab), dict(cues or {})
+        twice = sorted({str(k) for k in vocab if vocab.count(k) > 1}) if len(set(vocab)) < len(vocab) else []
+        require(len(x) > 0, 'x', 'there is no image', 'Give one or more')
+        require(not twice, 'vocab', f'{", ".join(twice[:3])} is there twice', 'Give each class a name of its own')
+        if torch.is_tensor(x): _check_bytes(x, size)
+        _check_labels(y, len(x), vocab)
+        _check_known(len(y), size, masks, cues, groups, group_vocab)
+        self.x, self.y, self.vocab, self.size, self.name = x, y, vocab, size, name
+        self.masks, self.cues, self.groups = masks, cues, groups
         self.group_vocab = group_vocab and list(group_vocab)
-        self.maker, self._copy = maker, None
+        self.ids = range(len(y)) if ids is None else ids
+        self.maker, self.source, self._copy = maker, source, None
 
 # %% ../../nbs/09_data.images.ipynb #cc697f60
 @patch
@@ -197,7 +346,7 @@ def _maker_of(images, method, *args): return images.maker and partial(_remake, i
 
 def _replace(images, **fields):
     "The same images with some fields of `Images` in the place of theirs."
-    names = 'x y vocab size name masks cues groups group_vocab maker'.split()
+    names = 'x y vocab size name masks cues groups group_vocab maker ids source'.split()
     return Images(**{**{name: getattr(images, name) for name in names}, **fields})
 
 # %% ../../nbs/09_data.images.ipynb #763ee894
@@ -227,7 +376,7 @@ def subset(self:Images,
     return _replace(
         self, x=self.x[idxs] if self.in_memory else [self.x[i] for i in idxs.tolist()], y=self.y[idxs],
         masks=pick(self.masks), cues={k: v[idxs] for k, v in self.cues.items()}, groups=pick(self.groups),
-        maker=_maker_of(self, 'subset', idxs))
+        maker=_maker_of(self, 'subset', idxs), ids=[self.ids[i] for i in idxs.tolist()])
 
 # %% ../../nbs/09_data.images.ipynb #51076602
 @patch
@@ -236,11 +385,7 @@ def with_labels(self:Images,
     vocab=None, # their names; None keeps the old ones
 ) -> Images:
     "The same images under other labels. Raises `KDError` for too few or many, or labels outside the vocabulary."
-    y, vocab = torch.as_tensor(y).long().cpu(), self.vocab if vocab is None else list(vocab)
-    require(len(y) == len(self), 'y', f'{len(y)} labels for {len(self)} images', 'Give one label for each image')
-    inside = bool((y >= 0).all() and (y < len(vocab)).all())
-    require(inside, 'y', f'labels from {y.min()} to {y.max()} for {len(vocab)} classes',
-            f'Give labels from 0 to {len(vocab) - 1}, or the vocab they belong to')
+    y, vocab = _as_labels(y).cpu(), self.vocab if vocab is None else list(vocab)
     return _replace(self, y=y, vocab=vocab, maker=_maker_of(self, 'with_labels', y, vocab))
 
 # %% ../../nbs/09_data.images.ipynb #8d97bbcb
@@ -257,6 +402,11 @@ def _cat_pixels(images):
 def _join_at(makers, size): return join(*(make(size) for make in makers))
 
 # %% ../../nbs/09_data.images.ipynb #2f502f48
+def _cat_ids(images):
+    "The ids of several sets, after the names of these where the same id is in two of them."
+    every = [k for i in images for k in i.ids]
+    return every if len(set(every)) == len(every) else [f'{i.name}/{k}' for i in images for k in i.ids]
+
 def join(
     *images, # two or more sets with the same classes and the same size
 ) -> Images:
@@ -273,7 +423,8 @@ def join(
         _cat_pixels(images), _cat(i.y for i in images), first.vocab, first.size,
         name=' + '.join(dict.fromkeys(i.name for i in images)), masks=_cat(i.masks for i in images),
         cues={k: torch.cat([i.cues[k] for i in images]) for k in shared}, groups=groups, group_vocab=group_vocab,
-        maker=partial(_join_at, makers) if all(makers) else None)
+        maker=partial(_join_at, makers) if all(makers) else None,
+        ids=_cat_ids(images), source='; '.join(dict.fromkeys(i.source for i in images if i.source)))
 
 # %% ../../nbs/09_data.images.ipynb #6c49cfaa
 def show_images(

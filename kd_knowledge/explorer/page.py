@@ -20,6 +20,7 @@ import ipywidgets as widgets
 # %% ../../nbs/78_explorer.page.ipynb #e3ebc148
 from ..core import KDError, require, write_json
 from ..report.findings import read_run
+from ..study.probing import load_asked
 from .scene import as_scene, open_run, Scene
 from .maps import Looks
 from .changes import Fooled, Unmoved
@@ -55,9 +56,10 @@ class Explorers(widgets.Tab):
 def explore(
     run, # a run folder, or a `Scene`
     models=None, # names of the networks to show, as in `Scene`
+    trust:bool=False, # call functions that the files of the run name
 ) -> Explorers:
     "All explorers as tabs. Raises `KDError`, with the command that finishes the run, if it is not whole."
-    return Explorers(run if isinstance(run, Scene) else open_run(run, models))
+    return Explorers(run if isinstance(run, Scene) else open_run(run, models, trust))
 
 # %% ../../nbs/78_explorer.page.ipynb #16c13728
 JUPYTER = files('kd_knowledge.explorer')/'jupyter' # holds Voila's template `kd_explore`
@@ -107,11 +109,13 @@ def serve_run(
     run, # a finished run folder
     port:int=8866, # of this machine, where the page is served, 1 to 65535
     no_browser:bool=False, # whether to open no browser
+    trust:bool=False, # call functions that the files of the run name
 ):
     "Serve the page of a finished run, until it is stopped. Raises `KDError` for an unfinished run and a port in use."
     read_run(run)
+    load_asked(run, trust)
     check_port(port)
     _voila()
     print(f'http://localhost:{port}/ shows {run}. Stop it with Ctrl+C', flush=True)
     start = f'import os\nos.chdir({os.getcwd()!r})\nfrom kd_knowledge.explorer.page import explore\n'
-    serve(f'{start}explore({str(run)!r})', port, no_browser)
+    serve(f'{start}explore({str(run)!r}, trust={trust})', port, no_browser)

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from ..core import KDError, require
 from ..data.loaders import get_dls
 from ..models.core import create_model
+from ..models.check import device_of
 from ..distillation.objectives import Hint, KL
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast, probe_of, PROBES
@@ -51,7 +52,7 @@ class Scene:
         self.read = rows if callable(rows) else lambda probe: None
         self.tables = dict(list(rows.groupby('probe', sort=False))) if isinstance(rows, pd.DataFrame) else {}
         self.asked = list(self.tables)
-        self.shown, self.device = _shown(cast, models), next(cast.teacher.parameters()).device
+        self.shown, self.device = _shown(cast, models), device_of(cast.teacher)
         self.few = images.subset(range(min(few, len(images))))
         self.rates, self.parts, self.curves, self.orders, self.anatomies = {}, {}, {}, {}, {} # what was worked out once
 
@@ -153,9 +154,10 @@ def images_of(self:Scene,
 def open_run(
     folder, # a finished run folder of a study or of `kd_probe`
     models=None, # as in `Scene`
+    trust:bool=False, # call functions that its files name
 ) -> Scene:
     "The networks, images and tables of a run. Raises `KDError`, with the command that finishes it, if one is missing."
-    run, folder, asked = read_run(folder), Path(folder), load_asked(folder)
+    run, folder, asked = read_run(folder), Path(folder), load_asked(folder, trust)
     cast = asked.cast(folder)
     return Scene(cast, asked.images(cast), partial(_read_rows, folder), models, estimates=run.estimates,
                  logs=_read_logs(folder), seed=asked.seed, domains=cache(asked.domain_images))

@@ -11,7 +11,10 @@ from .zoo import *
 from .core import *
 from .anatomy import *
 from .folding import *
+from .check import *
+from .files import *
 from .classes import *
+from .answers import *
 
 # %% ../../nbs/29_models.ipynb #999691e4
 __all__ = [name for name, value in globals().items() if not (name.startswith('_') or ismodule(value))]

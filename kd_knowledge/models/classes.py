@@ -92,7 +92,7 @@ def _searched(answers, y, n): # the classes that a search on each half of the im
 
 def _far_better(named, answers, y):
     gained, lost = ((named == y) & (answers != y)).sum(), ((named != y) & (answers == y)).sum()
-    return gained - lost >= len(y)/4 and binomtest(int(gained), int(gained + lost)).pvalue < .001
+    return gained - lost >= len(y)/4 and binomtest(int(gained), int(gained + lost)).pvalue < .01
 
 # %% ../../nbs/26_models.classes.ipynb #3e266688
 def better_order(

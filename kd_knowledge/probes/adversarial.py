@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ..core import progress, require
 from ..data.images import check_pixels
 from ..models.folding import folded
-from .core import answers, Probe, register_probe, table
+from .core import answers, at_once, Probe, register_probe, table
 
 # %% ../../nbs/43_probes.adversarial.ipynb #a7bf6e49
 def _check_attack(eps, steps, alpha):
@@ -107,6 +107,7 @@ def adversarial(
     clean = {k: z.argmax(1) for k, z in cast.logits(images, bs, device).items()}
     right, attackers = {k: a == images.y for k, a in clean.items()}, _attackers(cast)
     found, attack = {c: [] for c in attackers}, dict(eps=eps, steps=steps, alpha=alpha, bfloat16=bfloat16)
+    bs = at_once(bs, images.size, device)
     with cast.run(device, images):
         for x, y, idxs in progress(images.batches(bs, device), 'adversarial', total=-(-len(images)//bs)):
             for c, m in attackers.items(): found[c].append(_attack(cast, m, clean, x, y, idxs.cpu(), attack))
@@ -176,4 +177,4 @@ register_probe(Probe(
         'fooling rate': 'share of the images that fool the attacked network itself'},
     '{student} was fooled by {value} of the images that fool {teacher}, Ind by {control}',
     axis='images made for', headline=('teacher', 'fooled'), likeness=('fooled', 'fooled, correct'), picture=_picture,
-    trial=_trial, quick=True, passes=_passes))
+    trial=_trial, quick=True, passes=_passes, asks=('pixels', 'attack')))

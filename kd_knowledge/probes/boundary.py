@@ -19,7 +19,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 # %% ../../nbs/48_probes.boundary.ipynb #c7774297
 from ..core import progress, require
 from ..torch_core import generator
-from .core import Probe, register_probe, table
+from .core import at_once, Probe, register_probe, table
 from .evidence import colour
 
 # %% ../../nbs/48_probes.boundary.ipynb #cf2343d9
@@ -159,7 +159,7 @@ def boundary(
     points below 3, and three images on one line."""
     _check_grid(points)
     require(bs >= 1, 'bs', f'got {bs}', 'Give 1 or more, for example 256')
-    sets, rows = _sets(images, domains), []
+    sets, rows, bs = _sets(images, domains), [], at_once(bs, images.size, device)
     drawn = {name: triplets(part, planes, seed) for name, part in sets.items()}
     with cast.run(device, images):
         for name, part in sets.items():
@@ -222,7 +222,7 @@ def plot_plane(
     require(all(0 <= i < len(images) for i in triplet), 'triplet', f'{tuple(triplet)} among {len(images)} images',
             f'Give indices from 0 to {len(images) - 1}')
     members, here = _chosen(cast, models), plane(images.pixels(torch.as_tensor(triplet)), points)
-    with cast.run('cpu'): answers = _classes(members, [here], 256)[:, 0]
+    with cast.run('cpu'): answers = _classes(members, [here], at_once(256, images.size))[:, 0]
     panels = len(members) + 1
     axes = plt.subplots(1, panels, figsize=(min(1.5*panels + .7, 9), 1.9), squeeze=False)[1][0]
     for ax in axes: _draw_corners(ax, here)
@@ -398,5 +398,5 @@ register_probe(Probe(
         'agreement inside': 'the same answer of both networks inside the triangle of the three images'},
     '{student} agreed with {teacher} on {value} of the points of a plane ({condition}), Ind on {control}',
     axis='domain', headline=('first', 'agreement'), likeness=('agreement', 'agreement inside'), samples='plane',
-    behind=_behind, picture=_picture, trial=_trial, passes=_passes, cost=4,
+    behind=_behind, picture=_picture, trial=_trial, passes=_passes, cost=4, asks=('pixels',),
     lacks=lambda config: 'domain' in config.get('teacher_data', {})))

@@ -248,7 +248,7 @@ register_probe(Probe(
     '{student} gave an image and its recoloured copy (strength {condition}) the same answer in {value} of cases, '
     'Ind in {control}',
     axis='strength', headline=('0.4', 'agreement'), picture=partial(_picture, 'colour', (.2, .4, .6)), quick=True,
-    passes=partial(_passes, 1, 'strengths'),
+    passes=partial(_passes, 1, 'strengths'), asks=('pixels',),
     lacks=lambda config: config.get('jitter', 1) > 0))
 
 register_probe(Probe(
@@ -258,7 +258,7 @@ register_probe(Probe(
     '{student} gave two crops of an image (share of the area {condition}) the same answer in {value} of cases, '
     'Ind in {control}',
     axis='share of the area', headline=('0.4', 'agreement'), picture=partial(_picture, 'crop', (.6, .3)), quick=True,
-    passes=partial(_passes, 2, 'scales'),
+    passes=partial(_passes, 2, 'scales'), asks=('pixels',),
     lacks=lambda config: config.get('teacher_crop') not in (None, config.get('crop'))))
 
 register_probe(Probe(
@@ -269,5 +269,5 @@ register_probe(Probe(
     '{student} gave two shifted views of an image (up to {condition} pixels) the same answer in {value} of cases, '
     'Ind in {control}',
     axis='largest shift (pixels)', headline=('middle', 'agreement'), quick=True,
-    picture=partial(_picture, 'shift', (4,)), passes=partial(_passes, 2, 'shifts'),
+    picture=partial(_picture, 'shift', (4,)), passes=partial(_passes, 2, 'shifts'), asks=('pixels',),
     lacks=lambda config: 'blur' in config.get('star_args', {})))

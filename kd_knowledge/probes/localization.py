@@ -20,7 +20,7 @@ from ..core import KDError, progress, require
 from ..torch_core import generator
 from ..data.images import check_pixels
 from ..models.anatomy import anatomy as find_anatomy, frozen, n_classes, taps
-from .core import Probe, register_probe, table
+from .core import at_once, Probe, register_probe, table
 from .evidence import wins
 
 # %% ../../nbs/42_probes.localization.ipynb #07ccd0d4
@@ -208,7 +208,7 @@ def localization(
     chosen = choose(images, n, seed)
     part, scores = images.subset(chosen), {m.key: [] for m in cast.networks}
     where = _anatomies(cast, anatomies, method == 'grad_cam' or _is_by_layer(method))
-    keep = [w.last_map for w in where.values()]
+    bs, keep = at_once(bs, images.size, device), [w.last_map for w in where.values()]
     with cast.run(device, part if method == 'grad_cam' else None, keep):
         for x, y, idxs in progress(part.batches(bs, device), 'localization', total=-(-len(part)//bs)):
             maps = {m.key: attribute(m.net, x, y, method, where[m.key], **options) for m in cast.networks}
@@ -275,4 +275,4 @@ register_probe(Probe(
     '{student} looked more like {teacher} than an independent student did on {value} of the images, '
     'Ind itself on {control}',
     axis='method', headline=('first', 'closer'), likeness=('closer', 'cosine'), picture=_picture, quick=True,
-    passes=_passes))
+    passes=_passes, asks=('layers', 'gradients')))

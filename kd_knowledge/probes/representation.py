@@ -192,5 +192,5 @@ register_probe(Probe(
         'CKA': "centred kernel alignment with the teacher's layer"},
     'The layers of {student} reached a CKA (times 100) of {value} with those of {teacher} ({condition}), '
     'those of Ind {control}',
-    axis='layer', headline=('middle', 'CKA'), likeness=('CKA',), samples='layer', picture=_picture,
+    axis='layer', headline=('middle', 'CKA'), likeness=('CKA',), samples='layer', picture=_picture, asks=('layers',),
     passes=lambda cast, size, sets, args: every(cast, sets['seen'] + min(256, sets['seen']))))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
@@ -29,7 +30,8 @@ def _finish(ax, axis, conditions):
     numeric = not isinstance(ax.xaxis.get_major_locator(), FixedLocator)
     if numeric: ax.set_xticks([float(c) for c in conditions], conditions)
     entries = sorted(zip(*ax.get_legend_handles_labels()), key=lambda o: FIRST.get(o[1], 2))
-    ax.legend(*map(list, zip(*entries)), loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
+    handles, names = zip(*entries)
+    ax.legend(handles, [n if len(n) < 40 else f'{n[:36]} ...' for n in names], loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
     ax.set_xlabel(axis)
     ax.title.set_fontsize(8)
 
@@ -48,8 +50,9 @@ def _write_figure(run, probe, metric, size):
     "Write the figure of a probe's metric and, beside it, its numbers."
     path, teacher = figure_path(run.folder, probe, metric), teacher_values(run, probe, metric)
     fig, rows = Figure(figsize=size, layout='constrained'), _metric_rows(run.estimates, probe, metric)
-    ax = plot_estimates(run.estimates, probe, metric, fig.subplots(), teacher=teacher)
-    _finish(ax, probe_of(probe).axis, run.estimates.condition[run.estimates.probe == probe].unique())
+    with rc_context({'text.parse_math': False}): # a dollar in a name is no formula
+        ax = plot_estimates(run.estimates, probe, metric, fig.subplots(), teacher=teacher)
+        _finish(ax, probe_of(probe).axis, run.estimates.condition[run.estimates.probe == probe].unique())
     with atomic_path(path) as part: fig.savefig(part, dpi=150, metadata=dict(Software=None))
     numbers = rows if teacher is None else rows.assign(teacher=rows.condition.map(teacher))
     write_table(path.with_suffix('.csv'), numbers)

@@ -10,7 +10,7 @@ __all__ = ['JUDGEMENTS', 'KINDS', 'LEAST', 'SHARE', 'EFFECTS', 'SIMULATED', 'VAL
            'write_networks', 'Card', 'cards', 'steps_table', 'run_facts']
 
 # %% ../../nbs/51_report.findings.ipynb #c19e1f97
-import glob, json
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 # %% ../../nbs/51_report.findings.ipynb #774ae9a5
-from ..core import KDError, require, RunFolder, write_json, write_table, write_text
+from ..core import file_name, KDError, require, RunFolder, write_json, write_table, write_text
 from ..probes.core import Member, probe_of, PROBES, summary, table
 from ..probes.evidence import estimate, ESTIMATES, headline
 
@@ -487,7 +487,7 @@ def _objective_record(objective):
     return {} if objective is None else dict(objective=type(objective).__name__, **objective.options)
 
 def _network_record(member, objectives):
-    recipe = getattr(member.net, 'recipe', dict(name=type(member.net).__name__))
+    recipe = dict(name=type(member.net).__name__) | getattr(member.net, 'recipe', {})
     return dict(network=member.model, role=member.role, seed=member.seed,
                 parameters=sum(p.numel() for p in member.net.parameters()), recipe=recipe,
                 objective=_objective_record(objectives.get(member.model.rstrip('*'))))
@@ -543,11 +543,12 @@ def _data_words(run, name):
 def _training_words(run, name):
     "How long a network was trained, and how."
     config = run.config
-    if name == 'T' and config.get('teacher_weights'): return f'weights {config["teacher_weights"]}'
+    given = f'weights {config["teacher_weights"]}' if name == 'T' and config.get('teacher_weights') else ''
     epochs = config.get('teacher_epochs' if name in ('T', 'T*') else 'epochs')
+    if given and not config.get('teacher_head'): return given
     if not epochs or name == 'random': return ''
     rate = f'highest learning rate {config.get("lr")}, batches of {config.get("bs")}'
-    return f'{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
+    return f'{given and given + "; its new last layer alone: "}{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
 
 # %% ../../nbs/51_report.findings.ipynb #f9815c25
 def _calibration_error(run, name):
@@ -562,8 +563,8 @@ def _network_paths(config, name):
 
 def _files(run, name):
     "The networks' files: those in the run folder, else those that were given."
-    pattern = f'{glob.escape(name.replace("*", "_star"))}-[0-9]*.safetensors'
-    found = sorted(f'models/{p.name}' for p in (run.folder/'models').glob(pattern))
+    named = [f'models/{file_name(name, n["seed"])}.safetensors' for n in run.networks if n['network'] == name]
+    found = [path for path in named if (run.folder/path).exists()]
     return ', '.join(found or filter(None, _network_paths(run.config, name) if 'controls' in run.config else []))
 
 def _architecture(recipe):

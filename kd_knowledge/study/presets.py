@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 # %% ../../nbs/61_study.presets.ipynb #68506ebf
 from ..core import one_of
-from .config import config_of, read_settings, SETTINGS, Study
+from .config import config_of, read_settings, SETTINGS, Study, with_values
 
 # %% ../../nbs/61_study.presets.ipynb #21074b83
 PRESETS = sorted(p.stem for p in SETTINGS.glob('[!_]*.yaml'))
@@ -44,7 +44,7 @@ def with_folders(
     for data, folder in folders.items():
         part = NEEDS[one_of('preset', data, settings.get('needs', []), f'a data set that {name} needs')][0]
         config[part] = config[part] | dict(root=str(folder))
-    return Study(**config)
+    return with_values(study, **config)
 
 # %% ../../nbs/61_study.presets.ipynb #005fc0c3
 def load_preset(

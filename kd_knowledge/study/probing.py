@@ -8,7 +8,8 @@ __all__ = ['WORK', 'TRIAL', 'fitting', 'ask_probe', 'run_probe', 'write_accuracy
 
 # %% ../../nbs/65_study.probing.ipynb #d5ffe9eb
 import json
-import sys
+import re
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -19,20 +20,24 @@ import torch
 from fastcore.basics import patch
 
 # %% ../../nbs/65_study.probing.ipynb #5f68cfc5
-from ..core import atomic_path, require, write_json, write_table, write_text
+from ..core import atomic_path, check_name, require, write_json, write_table, write_text
 from ..torch_core import default_device
 from ..data.images import Images
 from ..data.datasets import domain_images, get_images, offers
-from ..models.core import create_model, load_model
 from ..models.anatomy import n_classes
+from ..models.check import note_scale
+from ..models.files import load_network, WEIGHTS
+from ..models.classes import known_classes, name_classes
+from ..models.answers import read_answers
 from ..probes.core import Cast, PROBES, summary
 from ..probes.evidence import estimate, headline
 from ..report.findings import write_images, write_networks
 from ..report.figures import write_extremes, write_figures
 from ..report.html import write_report
-from .config import option_names, Probing, read_settings, Study
+from .config import (
+    check_source, fits, option_names, Probing, read_settings, split_name, Study, telling, trusted)
 from .steps import Bench, lacking, objectives_of, Step
-from .training import is_file, make_random, train_students, train_teacher
+from .training import make_random, train_students, train_teacher
 
 # %% ../../nbs/65_study.probing.ipynb #df07ef10
 def _domain_images(asked, n):
@@ -96,7 +101,8 @@ def ask_probe(
 # %% ../../nbs/65_study.probing.ipynb #09c711d8
 def _write_picture(run, probe, cast, images, domains, rows):
     "The first images of the set as a probe sees them, with a caption beside."
-    shown, caption = probe.picture(cast, images, domains, rows)
+    with plt.rc_context({'text.parse_math': False}): # a dollar in a class's name is no formula
+        shown, caption = probe.picture(cast, images, domains, rows)
     shown = getattr(shown, 'flat', [shown])[0]
     with atomic_path(run/'figures'/f'pictures-{probe.name}.png') as part:
         getattr(shown, 'figure', shown).savefig(part, dpi=110, bbox_inches='tight')
@@ -190,74 +196,109 @@ def try_probes(
 
 # %% ../../nbs/65_study.probing.ipynb #ade4411f
 def find_network(
-    network:str, # a saved network, a torchvision name, timm:NAME, or package.module:function
+    network:str, # answers:FILE, or what `load_network` takes
+    trust=(), # True, or names of functions that files may have called
 ): # pixels in, logits out
     "A finished network by file or name; those by name come with their pretrained weights."
-    if ':' not in network and is_file(network): return load_model(network)
-    sys.path.insert(0, '')
-    try: return create_model(network, pretrained=True)
-    finally: sys.path.remove('')
+    if network.startswith('answers:'): return read_answers(network.removeprefix('answers:'))
+    return load_network(network, trust=trust)
 
-def _find(option, network):
-    with option_names(option, name=option, path=option): return find_network(network)
+def _find(option, network, trust=()):
+    with option_names(option, name=option, path=option): net = find_network(network, trust)
+    require(not getattr(net, 'recipe', {}).get('new_head'), option, f'the last layer of {network} was never trained',
+            'Train it, or give a network for these classes')
+    return net
 
-def _named_students(students):
+def _own_name(network): # of a student that nobody named
+    path = Path(re.split('[:@]', network)[-1])
+    return path.parent.name if path.name in (*WEIGHTS, 'config.json') and path.parent.name else path.stem
+
+def _named_students(students, trust=()):
     "name -> networks, from NETWORK or NAME=NETWORK."
     found = {}
     for student in students:
-        name, _, network = student.rpartition('=')
-        name = name or Path(network).stem
-        require(name not in ('T', 'Ind', 'foreign'), 'students', f'{name!r} is the name of another role',
-                'Give another one as NAME=NETWORK')
-        found.setdefault(name, []).append(_find('students', network))
+        name, network = split_name(student)
+        name = name or _own_name(network)
+        check_name('students', name, how=' as NAME=NETWORK')
+        found.setdefault(name, []).append(_find('students', network, trust))
     return found
 
 # %% ../../nbs/65_study.probing.ipynb #e7805bee
+def _read_images(probing, n):
+    "The images that the options name, under labels of their own if there are any."
+    unlabeled = dict(unlabeled=True) if probing.target == 'predicted' and Path(probing.data).is_dir() else {}
+    args = probing.data_args | unlabeled
+    return get_images(probing.data, probing.split, size=probing.size, n=n, seed=probing.seed, **args)
+
+def _output_names(classes):
+    "The names of outputs: as they are given, or the lines of one file."
+    if len(classes) != 1: return [str(c) for c in classes]
+    require(Path(classes[0]).is_file(), 'classes', f'there is no file {classes[0]}', 'Give two names or more, or such a file')
+    return [line.strip() for line in Path(classes[0]).read_text(encoding='utf-8').splitlines() if line.strip()]
+
+def _prepared(probing, name, net):
+    "A network that knows what the options say of its outputs."
+    if probing.classes: name_classes(net, _output_names(probing.classes))
+    return net
+
+# %% ../../nbs/65_study.probing.ipynb #7f898366
+def _networks(probing):
+    "name -> networks, which know what the options say of them."
+    trust = trusted(probing)
+    nets = dict(T=[_find('teacher', probing.teacher, trust)],
+                Ind=[_find('controls', c, trust) for c in probing.controls], **_named_students(probing.students, trust))
+    if probing.foreign: nets['foreign'] = [_find('foreign', probing.foreign, trust)]
+    return {name: [_prepared(probing, name, net) for net in found] for name, found in nets.items()}
+
 @patch
 def cast(self:Probing,
     folder=None, # the run folder; the networks lie elsewhere
 ) -> Cast:
-    "The cast that the options name."
-    others = dict(foreign=_find('foreign', self.foreign)) if self.foreign else {}
-    students = dict(Ind=[_find('controls', c) for c in self.controls], **_named_students(self.students))
-    with option_names(Ind='controls'): return Cast(_find('teacher', self.teacher), students, others)
-
-def _check_size(cast, images):
-    "Raise `KDError` if a network does not take images of this size."
-    with cast.run():
-        for m in cast.networks:
-            try: m.net(images.pixels([0]))
-            except RuntimeError as e:
-                require(False, 'size', f'{m.model} does not take images of {images.size} pixels ({e})',
-                        'Give the --size that it was made for')
+    "The cast that the options name, tried on two of the images, its answers in the order of their classes."
+    few, nets = _read_images(self, 2), _networks(self)
+    known = any(known_classes(net, few.vocab) for found in nets.values() for net in found)
+    students = {name: found for name, found in nets.items() if name not in ('T', 'foreign')}
+    others = {name: found for name, found in nets.items() if name == 'foreign'}
+    classes = few.vocab if known and self.target == 'label' else None
+    with option_names(Ind='controls'): return Cast(nets['T'][0], students, others, classes=classes, images=few)
 
 # %% ../../nbs/65_study.probing.ipynb #c88fa544
 def _as_the_teacher_says(probing, cast, images):
     "The images under the teacher's own answers."
     answers = cast.logits(images, probing.bs, default_device(probing.device or None))['T', 0].argmax(1)
-    return images.with_labels(answers, [f'class {i}' for i in range(n_classes(cast.teacher))])
+    return images.with_labels(answers, cast.classes or [f'class {i}' for i in range(n_classes(cast.teacher))])
 
 @patch
 def images(self:Probing,
     cast:Cast, # that will look at them
 ) -> Images:
     "The images to probe with, under labels that the networks know."
-    predicted, n = self.target == 'predicted', n_classes(cast.teacher)
-    unlabeled = dict(unlabeled=True) if predicted and Path(self.data).is_dir() else {}
-    images = get_images(self.data, self.split, size=self.size, n=self.n, seed=self.seed, **self.data_args, **unlabeled)
-    _check_size(cast, images)
-    if predicted: return _as_the_teacher_says(self, cast, images)
+    images, n = _read_images(self, self.n), n_classes(cast.teacher)
+    if self.target == 'predicted': return _as_the_teacher_says(self, cast, images)
     require(len(images.vocab) == n, 'target', f'the images have {len(images.vocab)} classes, the networks {n}',
             "Give --target predicted to take the teacher's answers for the true classes")
+    for m in cast.firsts: note_scale(m.net, m.model, images)
     return images
 
 # %% ../../nbs/65_study.probing.ipynb #9652e2e4
+def _from_elsewhere(asked): # images are then read without a cache, which would be written outside of the folder
+    plain = {f.name: telling(getattr(asked, f.name)) for f in fields(asked)}
+    return type(asked)(**plain)
+
 def load_asked(
     folder, # a run folder
+    trust:bool=False, # its config may name functions, and so may its networks
 ): # the `Study` or `Probing` that was asked there
-    "What a run folder was made for. Raises `KDError` if its config cannot be read."
+    "What a run folder was made for. Raises `KDError` if its config cannot be read, or names what it may not."
     path = Path(folder)/'config.yaml'
     with option_names(config='folder'): config = read_settings(path)
-    try: return (Study if 'seeds' in config else Probing)(**config)
+    try: asked = (Study if 'seeds' in config else Probing)(**config)
     except TypeError as e:
         require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')
+    wrong = [f.name for f in fields(asked) if not fits(f, getattr(asked, f.name))]
+    require(not wrong, 'folder', f'{path} cannot be read, {", ".join(wrong)} are of a wrong type', 'Make the run again')
+    if not trust:
+        check_source(asked, path, 'folder')
+        asked = _from_elsewhere(asked)
+    asked.trust = trust
+    return asked

@@ -11,19 +11,20 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 # %% ../../nbs/68_study.run.ipynb #e0d02587
 import torch
 import yaml
 
 # %% ../../nbs/68_study.run.ipynb #84427b83
-from ..core import fingerprint, noted, require, RunFolder, write_text
+from ..core import fingerprint, KDWarning, noted, require, RunFolder, write_text
 from ..torch_core import default_device, seeded
 from ..distillation.distributed import processes
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
 from .config import (
-    ELSEWHERE, finished_steps, launched, note_finished, option_names, Probing, question, Study, telling)
+    ELSEWHERE, finished_steps, launched, note_finished, option_names, Probing, question, Study, telling, with_values)
 from .results import print_finished, print_results
 from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
 from .training import new_network, optimiser, study_dls
@@ -70,8 +71,8 @@ def untrained_learners(
     with option_names(n_valid='n_probe'):
         dls = study_dls(study, '', study.seed)
         theirs = study_dls(study, 'T', study.seed) if study.teacher_data else dls
-    teacher, student = new_network(study, 'T', dls.c).to(dls.device), new_network(study, 'Ind', dls.c)
-    for name in ['T*']*bool(study.star_args) + ['limit']*bool(study.limit_args): new_network(study, name, dls.c)
+    teacher, student = new_network(study, 'T', dls.train_ds).to(dls.device), new_network(study, 'Ind', dls.train_ds)
+    for name in ['T*']*bool(study.star_args) + ['limit']*bool(study.limit_args): new_network(study, name, dls.train_ds)
     with option_names(T='teacher', **dict.fromkeys(['Ind', *study.objectives], 'student')):
         students = dict(Ind=None, **objectives_of(study))
         return (classifier_learner(theirs, teacher, **optimiser(study)),
@@ -104,10 +105,10 @@ def _plan(study, teacher, cohort):
     "What a study will train, in one line, with its cost on this device."
     n, m = len(teacher.dls.train_ds), len(cohort.dls.train_ds)
     names, students = study.teachers(), _count_students(study)
-    teachers = 0 if study.teacher_weights else study.teacher_epochs*(n + m*(len(names) - 1))
+    teachers = 0 if study.teacher_weights and not study.teacher_head else study.teacher_epochs*(n + m*(len(names) - 1))
     each = _seconds_an_image(cohort)/(1 + len(study.objectives))
     seconds = (teachers*_seconds_an_image(teacher) + students*study.epochs*m*each)/study.workers
-    how = ' (given)' if study.teacher_weights else f' x {study.teacher_epochs} epochs'
+    how = ' (given)' if study.teacher_weights and not study.teacher_head else f' x {study.teacher_epochs} epochs'
     return (f'{len(names)} teacher{"s"*(len(names) > 1)}{how}, {students} students x {study.epochs} epochs '
             f'of {m:,} images: about {duration(seconds)} of training on {cohort.dls.device}')
 
@@ -117,7 +118,10 @@ def _check_networks(study):
     with seeded(study.seed), redirect_stdout(StringIO()):
         teacher, cohort = untrained_learners(study)
         plan = _plan(study, teacher, cohort)
-    try_probes(study, Cast(cohort.cohort.teacher, dict(Ind=cohort.students['Ind'])), cohort.dls.valid_ds)
+    with catch_warnings():
+        simplefilter('ignore', KDWarning) # what has not learned yet may well give one answer to all images
+        cast = Cast(cohort.cohort.teacher, dict(Ind=cohort.students['Ind']))
+    try_probes(study, cast, cohort.dls.valid_ds)
     return plan
 
 # %% ../../nbs/68_study.run.ipynb #3808dddc
@@ -157,7 +161,7 @@ def _run_launched(study):
                 'Give cpu, or cuda, of which each takes its own')
         require(study.bs % parts == 0, 'bs', f'batches of {study.bs} images cannot be cut into {parts} equal parts, '
                 'one for each process', f'Give a multiple of {parts}')
-        return _run(Study(**asdict(study) | dict(workers=parts)))
+        return _run(with_values(study, workers=parts))
 
 def _follow_first():
     "What all processes but the first do: what it tells them to."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STUDENTS', 'WIDTHS', 'LAPTOP', 'TRAINING', 'TEACHING', 'LEARNING', 'FOREIGN_SEED', 'RESULTS', 'lacking',
-           'possible_probes', 'objectives_of', 'check_names', 'Step', 'Bench', 'training_key', 'file_name', 'log_path',
-           'cohorts', 'looking_steps']
+           'possible_probes', 'objectives_of', 'check_names', 'Step', 'Bench', 'training_key', 'log_path', 'cohorts',
+           'looking_steps']
 
 # %% ../../nbs/63_study.steps.ipynb #b77b28fb
 import inspect
@@ -17,13 +17,13 @@ from functools import cached_property, partial
 from fastcore.basics import patch
 
 # %% ../../nbs/63_study.steps.ipynb #e13f3fdd
-from ..core import fingerprint, one_of, require, RunFolder
+from ..core import check_name, file_name, fingerprint, one_of, require, RunFolder
 from ..torch_core import default_device
 from ..data.datasets import offers
 from ..models.zoo import SMALL
 from ..distillation.objectives import OBJECTIVES
 from ..probes.core import PROBES
-from .config import Probing, Study, telling
+from .config import Probing, Study, telling, with_values
 
 # %% ../../nbs/63_study.steps.ipynb #b5eb5363
 def lacking(
@@ -47,15 +47,23 @@ def _known_arguments(argument, given, names, what):
     return {one_of(argument, k, names, what): v for k, v in given.items()}
 
 def _objective(name, given):
-    kwargs = dict(given or {})
-    kind = OBJECTIVES[one_of('objectives', kwargs.pop('objective', name), OBJECTIVES, 'an objective')]
+    plain, fix = given is None or isinstance(given, dict), 'Give its options, for example {weight: 0.5}, or {}'
+    require(plain, 'objectives', f'{name} has {given!r}', fix)
+    kwargs, other = dict(given or {}), f'say which one {name} is: {{objective: KL}}'
+    kind = OBJECTIVES[one_of('objectives', kwargs.pop('objective', name), OBJECTIVES, 'an objective', other)]
     names = list(inspect.signature(kind).parameters)
     return kind(**_known_arguments(name, kwargs, names, 'one of its arguments'))
+
+def _check_student(name, others):
+    check_name('objectives', name, others)
+    require(not name.endswith('*'), 'objectives', f'{name!r} would be a student of T*', 'Give a name without the star')
 
 def objectives_of(
     study:Study, # whose students
 ) -> dict: # student -> `Objective`, as `distill_learner` takes them
     "The objectives of a study: a student's name says which one, or its key `objective` does."
+    names = list(study.objectives)
+    for i, name in enumerate(names): _check_student(name, names[:i])
     return {name: _objective(name, given) for name, given in study.objectives.items()}
 
 # %% ../../nbs/63_study.steps.ipynb #a7c181b5
@@ -87,7 +95,7 @@ LAPTOP = dict(
 
 # %% ../../nbs/63_study.steps.ipynb #1d3fc19a
 def _filled(asked, fill):
-    return type(asked)(**{k: fill[k] if k in fill and v in (None, {}, []) else v for k, v in asdict(asked).items()})
+    return with_values(asked, **{k: v for k, v in fill.items() if getattr(asked, k) in (None, {}, [])})
 
 def _workers(study, small):
     on_cpu = default_device(study.device or None).type == 'cpu'
@@ -149,13 +157,6 @@ def training_key(
     return fingerprint({k: telling(getattr(study, k)) for k in [*TRAINING, *names]}, *more)
 
 # %% ../../nbs/63_study.steps.ipynb #3d3ade20
-def file_name(
-    name:str, # of a network, for example `KL*`
-    seed:int=0, # which of them
-) -> str:
-    "How a network's files are called."
-    return f'{name.replace("*", "_star")}-{seed}'
-
 def _models(names, seed):
     return [f'models/{file_name(n, seed)}.{end}' for n in names for end in ('safetensors', 'json')]
 
@@ -164,7 +165,8 @@ def log_path(
     seed, # which of their networks
 ) -> str:
     "Where the log of a training lies, from the run folder."
-    return f'logs/{file_name("-".join(names), seed)}.csv'
+    stem = '-'.join(file_name(name, seed).removesuffix(f'-{seed}') for name in names)
+    return f'logs/{stem if len(stem) <= 200 else fingerprint(names)}-{seed}.csv'
 
 @patch
 def teachers(self:Study) -> list: # of names
@@ -172,8 +174,8 @@ def teachers(self:Study) -> list: # of names
     return ['T', 'T*'] if self.starred and not self.teacher_weights else ['T']
 
 def _teacher_step(study, name):
-    key = training_key(study, TEACHING + ['star_args']*(name == 'T*'), name)
-    together = not study.teacher_weights
+    also = ['star_args']*(name == 'T*') + ['teacher_head']*bool(study.teacher_head)
+    key, together = training_key(study, TEACHING + also, name), not study.teacher_weights or bool(study.teacher_head)
     return Step(f'teacher {name}', 'teacher', key, _models([name], 0), dict(name=name), together=together)
 
 # %% ../../nbs/63_study.steps.ipynb #ec045d9b

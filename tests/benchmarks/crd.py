@@ -30,7 +30,7 @@ def built(n):
     loss.student_layers, loss.teacher_layers = ['student'], ['teacher']
     with contextlib.redirect_stdout(io.StringIO()):
         loss.build(dict(student=student), dict(teacher=teacher),
-                   Images([], labels(n, classes(n)), [str(i) for i in range(classes(n))], 32))
+                   Images(range(n), labels(n, classes(n)), [str(i) for i in range(classes(n))], 32))
     return loss
 
 def ours(n):

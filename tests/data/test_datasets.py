@@ -117,3 +117,12 @@ def test_records_that_contradict_themselves(bars, change, text):
 
 
 def test_what_was_removed_is_unknown(): says(lambda: get_images('bars'), "data: 'bars' is unknown")
+
+
+def test_a_folder_with_a_data_sets_name_is_no_riddle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photographs(tmp_path/'digits', n=2)
+    says(lambda: get_images('digits'), 'Give ./digits for the folder')
+    assert get_images('./digits').vocab == get_images(tmp_path/'digits').vocab == ['china', 'flower']
+    (tmp_path/'digits'/'steps').mkdir()  # a run folder of ours
+    assert len(get_images('digits', n=3)) == 3

@@ -79,3 +79,94 @@ def test_join(tmp_path):
     disk, memory = (get_images(tmp_path, size=8, memory=m) for m in (0, 2e9))
     assert not join(disk, disk).in_memory and torch.equal(join(disk, memory).x, join(memory, memory).x)
     assert torch.equal(join(disk, disk).pixels(range(4)), join(memory, memory).pixels(range(4)))
+
+
+def ramp(folder, **whites):
+    "Grey ramps from 0 to the number that stands for white, of the type that holds it."
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, white in whites.items():
+        x = np.linspace(0, white, 256).reshape(16, 16)
+        x = x.astype('float32' if isinstance(white, float) else 'int32' if 'int' in name else 'uint16')
+        Image.fromarray(x).save(folder/f'{name}.tif')
+
+
+@pytest.mark.parametrize('whites,expected', [
+    (dict(a=255, dark=30), [127, 15]), (dict(a=4095, dark=30), [127, .9]), (dict(a=65535, dark=4095), [127, 7.5]),
+    (dict(a=1., dark=.1), [127, 12.5]), (dict(a=255., dark=.5), [127, .2]), (dict(int_a=255, int_dark=20), [127, 10])])
+def test_one_white_for_all_grey_images_of_a_folder(tmp_path, whites, expected):
+    for part in ('train', 'val'):
+        for name, white in whites.items():  # the brightest lie in one class of train
+            ramp(tmp_path/'x', **{name: white})
+            (tmp_path/part/name).mkdir(parents=True)
+            (tmp_path/'x'/f'{name}.tif').rename(tmp_path/part/name/'0.tif')
+    (tmp_path/'val'/next(iter(whites))/'0.tif').unlink()
+    for unlabeled in (False, True):
+        Image.new('L', (16, 16), 9).save(tmp_path/'val'/next(iter(whites))/'0.png')
+        ordinary, dark = get_images(tmp_path, size=16, unlabeled=unlabeled).pixels([0, 1]).mean((1, 2, 3)) * 255
+        assert (ordinary - 9).abs() < .1 and (dark - expected[1]).abs() < 1
+    means = get_images(tmp_path, 'train', size=16).pixels([0, 1]).mean((1, 2, 3)) * 255
+    assert (means - torch.tensor(expected)).abs().max() < 1
+
+
+def test_white_of_one_image(tmp_path):
+    ramp(tmp_path, a=255, b=4095, c=65535, d=1., e=255.)
+    for name in 'abe': says(lambda: read_image(tmp_path/f'{name}.tif', 16), 'white', 'get_images the folder')
+    whites = dict(a=255, b=4095, c=None, d=None, e=255)
+    for name, white in whites.items(): assert abs(read_image(tmp_path/f'{name}.tif', 16, white).mean() - 127) < 1
+    says(lambda: read_image(tmp_path/'c.tif', 16, 4095), 'white: the numbers of', '0 to 65535')
+    for value in (-1., np.nan, np.inf):
+        Image.fromarray(np.full((8, 8), value, 'float32')).save(tmp_path/'odd.tif')
+        says(lambda: read_image(tmp_path/'odd.tif', 8), 'odd.tif run from')
+    ramp(tmp_path, black=0)
+    assert read_image(tmp_path/'black.tif', 8).max() == 0
+
+
+def test_white_can_be_told(tmp_path):
+    home = tmp_path/'home'
+    for k in 'ab': ramp(home/k, **{f'{i}': 255 for i in range(4)})
+    images = get_images(home, size=8, memory=0, cache=tmp_path/'cache')
+    assert images.pixels([0]).max() > .9
+    assert get_images(home, size=8, white=65535, memory=0, cache=tmp_path/'cache').pixels([0]).max() < .01
+    says(lambda: get_images(home, size=8, white=100), 'white: the numbers of', 'white=65535')
+    ramp(home/'b', float=1.)
+    says(lambda: get_images(home, size=8), 'some floating point')
+
+
+X, Y = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize('change,text', [
+    (dict(x=X.float()), 'x: floating point pixels'), (dict(x=X.float() - 300), 'x: floating point pixels'),
+    (dict(x=X.permute(0, 2, 3, 1)), 'permute'), (dict(x=X[:, :1]), 'expand'), (dict(x=X[0]), 'not N x 3 x H x W'),
+    (dict(x=X.long()), 'the pixels are int64'), (dict(size=16), 'Give size=8'), (dict(x=X[..., :6]), 'size: 8, but'),
+    (dict(x=X[:3]), '4 labels for 3 images'), (dict(x=X[:0], y=Y[:0]), 'no image'), (dict(y=Y + 1), 'Give y - 1'),
+    (dict(y=Y - 1), 'labels from -1 to 0'), (dict(y=Y * 7), 'labels from 0 to 7'), (dict(y=Y + .5), 'no whole numbers'),
+    (dict(y=Y[:, None]), '2 dimensions'), (dict(y=list('abab')), 'the labels are no numbers'),
+    (dict(vocab='aa'), 'twice'),
+    (dict(masks=torch.ones(4, 8, 8)), 'BoolTensor 4 x 8 x 8'), (dict(masks=torch.ones(3, 8, 8) > 0), 'BoolTensor'),
+    (dict(cues=dict(hue=Y[:3])), 'cues hue: no tensor of 4'), (dict(groups=Y[:3]), 'groups: no tensor of 4'),
+    (dict(groups=Y, group_vocab=['one']), 'group_vocab: 1 names for groups from 0 to 1'),
+    (dict(x=['a.png']), '4 labels for 1')])
+def test_images_of_ones_own_are_checked(change, text):
+    says(lambda: Images(**{**dict(x=X, y=Y, vocab=['a', 'b'], size=8), **change}), text)
+
+
+def test_images_of_ones_own_are_taken():
+    images = Images((X / 255).double().numpy(), Y.float().tolist(), 'ab', 8)
+    assert torch.equal(images.x, X) and torch.equal(images.y, Y) and images.vocab == ['a', 'b']
+    assert torch.equal(Images(X.numpy(), Y.numpy().astype('uint8'), 'ab', 8).x, X)
+
+
+def test_ids_stay_with_their_images(tmp_path):
+    photographs(tmp_path, n=10)
+    every = get_images(tmp_path, 'train', size=8)
+    assert every.ids[0] == 'china/' + every.ids[0][6:] and len(set(every.ids)) == 16
+    for cache in (None, tmp_path/'cache'):
+        some = get_images(tmp_path, 'train', size=8, n=5, memory=0, cache=cache)
+        assert [every.ids.index(k) for k in some.subset([4, 0]).ids] == [every.ids.index(some.ids[k]) for k in (4, 0)]
+        assert all(torch.equal(every.x[every.ids.index(k)], x) for k, x in zip(some.ids, some.bytes_at(range(5))))
+    assert get_images(n=5, size=8).subset([3, 1]).with_labels([0, 1]).at(16).ids == [3, 1]
+    digits = get_images('digits', n=5)
+    assert torch.equal(get_images('digits').x[list(digits.ids)], digits.x)
+    assert join(some, shapes(5, size=8).with_labels([0] * 5, some.vocab)).ids == [*some.ids, 0, 1, 2, 3, 4]
+    assert join(shapes(1, size=8), domains('sketch', 1, size=8)).ids == ['shapes/0', 'sketch/0']

@@ -101,7 +101,7 @@ def test_saved_and_loaded(name, size, kwargs, tmp_path):
     save_model(net, tmp_path/'a'/'net.v1')
     rng = torch.get_rng_state()
     for path in ('net.v1', 'net.v1.safetensors', 'net.v1.json'):
-        again = load_model(tmp_path/'a'/path)
+        again = load_model(tmp_path/'a'/path, trust=[name])
         assert not any(m.training for m in again.modules())
         assert again.recipe == net.recipe
         assert all(torch.equal(v, again.state_dict()[k]) for k, v in net.state_dict().items())
@@ -118,7 +118,9 @@ def tied(n_classes=3):
 
 def test_shared_weights(tmp_path):
     net = create_model(f'{__name__}:tied', 4)
-    again = load_model(save_model(net, tmp_path/'tied'))
+    saved = save_model(net, tmp_path/'tied')
+    with pytest.raises(KDError, match='trust=True'): load_model(saved)
+    again = load_model(saved, trust=True)
     assert again[3].weight is again[1].weight and torch.equal(again[1].weight, net[1].weight)
 
 
