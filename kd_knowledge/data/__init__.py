@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/19_data.ipynb #2e588905
 from inspect import ismodule
 from .images import *
+from .objects import *
 from .world import *
 from .augment import *
 from .folders import *

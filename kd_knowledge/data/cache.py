@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 # %% ../../nbs/14_data.cache.ipynb #ed2f6ebe
 from ..core import atomic_path, fingerprint, KDError, progress, require
-from .images import _Deep, _path_of, _read_each, _read_error, _Row
+from .images import _Deep, _Item, _path_of, _read_each, _read_error, _Row
 
 # %% ../../nbs/14_data.cache.ipynb #6d26c49e
 def _stamp(path):
@@ -68,6 +68,8 @@ def _write_lock(path):
 def _cache_rows(images, cache):
     "The rows of the resized images of the files `images.x`, which are made where they are not there."
     require(isinstance(cache, (bool, str, Path)), 'cache', f'got {cache!r}', 'Give true, or a folder')
+    files = not isinstance(images.x[0], _Item)
+    require(files, 'cache', f'the images of {images.name} are no files', 'Leave cache out')
     path = _cache_path(images, cache)
     try:
         if not path.exists():

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 # %% ../../nbs/15_data.datasets.ipynb #aeb906ef
 from ..core import one_of, require
 from ..torch_core import generator
-from .images import _check_number, _Deep, _path_of, _read_stack, _set_white, Images, join
+from .images import _check_number, _Deep, _Item, _path_of, _read_stack, _set_white, Images, join
+from .objects import _parts, read_object
 from .world import _world, DOMAINS, domains, GROUPS, hash_uniform, VALID_START
-from .folders import _holds_images, _read_folder, image_files, _shared_domains
+from .folders import _holds_images, _read_folder, _split_kind, image_files, _shared_domains
 from .cache import _cache_rows
 
 # %% ../../nbs/15_data.datasets.ipynb #2afa5df5
@@ -81,12 +82,45 @@ def _check_name(data):
     fix = f'Give ./{data} for the folder; for the data set, rename the folder or work elsewhere'
     require(not own, 'data', f'{data} is a data set, and here also a folder with images', fix)
 
+def _read_parts(obj, split, vocab=None, image=None, label=None):
+    "The images of an object: of the part that is the split where it has parts, else all."
+    parts = _parts(obj)
+    kinds = {_split_kind(str(k)) or k: part for k, part in (parts or {}).items()}
+    name = split if split in kinds or split == 'train' else 'test'
+    problem = f'{type(obj).__name__} has no {split} part, but {", ".join(map(str, kinds)) or "none"}'
+    require(parts is None or name in kinds, 'data', problem, 'Give the part itself')
+    return obj if parts is None else kinds[name], dict(vocab=vocab and list(vocab), image=image, label=label)
+
+def _read_own_object(obj, split, seed, vocab=None, image=None, label=None):
+    "Images, labels, classes and more of an object of another library."
+    one, options = _read_parts(obj, split, vocab, image, label)
+    x, y, vocab = read_object(one, **options)
+    source = f'{split} is the {type(one).__name__} that was given ({len(y)} images of {len(vocab)} classes)'
+    ids = dict(ids=range(len(y))) if torch.is_tensor(x) or isinstance(x[0], _Item) else {}
+    return x, y, vocab, dict(ids, source=source)
+
+def _draw_images(obj, split, size, n, seed, argument):
+    "Images that were given, at another size or fewer of them."
+    images = _read_parts(obj, split)[0]
+    if size != images.size: images = images.at(size)
+    problem = f'{n} asked for, {images.name} has {len(images)}'
+    require(n is None or argument is None or n <= len(images), argument, problem, f'Give at most {len(images)}')
+    return images if n is None else images.subset(_choice(len(images), n, seed))
+
+def _object_record(obj):
+    "The record of an object that somebody gave."
+    sets = list((_parts(obj) or dict(one=obj)).values())
+    if all(isinstance(one, Images) for one in sets): return DataSet(
+        sets[0].name, sets[0].size, draw=partial(_draw_images, obj))
+    return DataSet(type(obj).__name__, read=partial(_read_own_object, obj))
+
 def _record_of(data):
-    "The record of a data set by its name, or of a folder."
+    "The record of a data set by its name, of a folder, or of an object."
+    if not isinstance(data, (str, Path)): return _object_record(data)
     if isinstance(data, str) and data in DATASETS:
         _check_name(data)
         return DATASETS[data]
-    named = not isinstance(data, Path) and not any(c in str(data) for c in '/\\~.')
+    named = isinstance(data, str) and not any(c in str(data) for c in '/\\~.')
     if not named or os.path.isdir(str(data)): return _folder_record(data)
     return DATASETS[one_of('data', data, DATASETS, other='a folder of class folders')]
 
@@ -129,7 +163,8 @@ def _check_sum(argument, n, counts):
 def _ids_of(paths, folder=None):
     "The paths of image files below a folder; None is the one that they share."
     folder = folder or os.path.commonpath({os.path.dirname(_path_of(p)) for p in paths})
-    return [Path(os.path.relpath(_path_of(p), folder)).as_posix() for p in paths]
+    names = (Path(os.path.relpath(_path_of(p), folder)).as_posix() for p in paths)
+    return [name.encode('utf-8', 'backslashreplace').decode() for name in names]
 
 def _read_every(record, split, size, n, seed, argument, options):
     "All that a record reads: pixels or paths, their `Images` with numbers in their place, and what is done to pixels."
@@ -140,7 +175,7 @@ def _read_every(record, split, size, n, seed, argument, options):
     paint = more.get('paint', lambda x, idxs: x)
     more = {k: v for k, v in more.items() if k != 'paint'}
     name = record.name if domain == 'orig' else f'{record.name} {domain}'
-    if not torch.is_tensor(x): more.setdefault('ids', _ids_of(x))
+    if not torch.is_tensor(x) and 'ids' not in more: more = dict(more, ids=_ids_of(x))
     return x, Images(range(len(y)), y, vocab, size, name, **more), paint
 
 def _choice(there, n, seed):
@@ -220,12 +255,12 @@ def _load_one(data, split, size, n, seed, argument, options):
 
 # %% ../../nbs/15_data.datasets.ipynb #caf07d5f
 def get_images(
-    data='shapes', # a name of `DATASETS`, or a folder of class folders
+    data='shapes', # a name of `DATASETS`, a folder of class folders, or what `read_object` takes, all of it
     split:str='valid', # `train` or `valid`
     size:int=None, # pixels of each side, 8 or more; None is the data set's own
     n:int=None, # how many, chosen by `seed`; None is all (of `shapes` 8,000, 2,000); of several domains so many of each
     seed:int=0, # the world of `shapes`; the choice of `n`; the split where the data has none; the colours of digits
-    **kwargs, # its options: domain, cue, train_groups, photographs, label, root, unlabeled, white, memory, cache
+    **kwargs, # its options: domain, cue, train_groups, photographs, label, root, unlabeled, white, vocab, memory, cache
 ) -> Images:
     "Images in a fixed order. Raises `KDError` for whatever is unknown, missing, empty, broken or too much."
     return _load_images(data, split, size, n, seed, 'n', **kwargs)

@@ -8,6 +8,7 @@ __all__ = ['check_pixels', 'read_image', 'Images', 'join', 'show_images']
 # %% ../../nbs/09_data.images.ipynb #1619b3a2
 import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -106,14 +107,15 @@ def _decode(path, side, use, white=None):
     except Exception as error: raise _read_error(path, error) from None
 
 # %% ../../nbs/09_data.images.ipynb #4e525272
+def _fit(image, size): return np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR))
+
 def read_image(
     path, # an image file
     size:int, # pixels of each side, 1 or more
     white:float=None, # white in grey images of more than 8 bits, above 0; None where the image alone has to tell it
 ) -> np.ndarray: # uint8, size x size x 3
     "Decode, turn upright, resize the shorter side to `size`, cut out the centre. `KDError` names a broken file."
-    fit = lambda image: np.asarray(ImageOps.fit(image, (size, size), Image.BILINEAR))
-    return _decode(path, size, fit, white)
+    return _decode(path, size, partial(_fit, size=size), white)
 
 # %% ../../nbs/09_data.images.ipynb #4df92479
 class _Deep(NamedTuple):
@@ -154,6 +156,11 @@ class _Row(NamedTuple):
     path: Path
     index: int
 
+class _Item(NamedTuple):
+    "An image that an object in memory gives, such as a data set of another library."
+    give: Callable # called with the index, gives a PIL image
+    index: int
+
 def _map_bytes(path):
     "The bytes of such a file, of which only what is looked at is read."
     try: return np.load(path, mmap_mode='r').view(np.ndarray)
@@ -162,8 +169,12 @@ def _map_bytes(path):
         raise KDError(f'cache: {problem}. Remove it, if it is there, and start again: it is made anew') from None
 
 def _read_one(image, size):
-    "uint8 3 x size x size of an image file, or of a row."
+    "uint8 3 x size x size of an image file, a row or an item."
     if isinstance(image, _Row): return _map_bytes(image.path)[image.index]
+    if isinstance(image, _Item):
+        picture = ImageOps.exif_transpose(image.give(image.index))
+        image = _fit(_rgb(picture, f'image {image.index}'), size)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
     path, white = image if isinstance(image, _Deep) else (image, None)
     return np.ascontiguousarray(read_image(path, size, white).transpose(2, 0, 1))
 

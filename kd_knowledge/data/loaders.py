@@ -8,6 +8,7 @@ __all__ = ['ImageLoader', 'image_loaders', 'get_dls']
 # %% ../../nbs/18_data.loaders.ipynb #73920bcc
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 # %% ../../nbs/18_data.loaders.ipynb #7a370bc2
 import torch
@@ -19,6 +20,7 @@ from fastcore.basics import chunked, num_cpus, patch
 from ..core import KDError, require
 from ..torch_core import default_device, generator
 from .images import _check_number, _Row, Images, show_images
+from .objects import _parts
 from .datasets import _load_images
 
 # %% ../../nbs/18_data.loaders.ipynb #d5ec9f47
@@ -148,7 +150,7 @@ def image_loaders(
 
 # %% ../../nbs/18_data.loaders.ipynb #a2be3a3b
 def get_dls(
-    data='shapes', # a name of `DATASETS`, or a folder of class folders
+    data='shapes', # a name, a folder, or a pair (train, valid) or other object that holds both, as in `get_images`
     bs:int=64, # images in a batch, 1 or more
     size:int=None, # pixels of each side, 8 or more; None is the data set's own
     n_train:int=None, # how many train images; None is all (of `shapes` 8,000)
@@ -162,6 +164,9 @@ def get_dls(
 ) -> DataLoaders: # batches (pixels, label, index), with vocab, c, n_inp
     "fastai's `DataLoaders` by name or from a folder. Raises `KDError` as `get_images` does, and for `bs` below 1."
     _check_number('bs', bs, 1, 'Give 1 or more, for example 64')
+    both = isinstance(data, (str, Path)) or _parts(data)
+    fix = 'Give a pair: get_dls((train, valid), ...)'
+    require(both, 'data', f'{type(data).__name__} is one set of images, and two are needed', fix)
     train = _load_images(data, 'train', size, n_train, data_seed, 'n_train', **kwargs)
     valid = _load_images(data, 'valid', size, n_valid, data_seed, 'n_valid', **kwargs)
     return image_loaders(train, valid, bs, augment, seed, device, num_workers)

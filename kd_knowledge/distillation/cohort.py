@@ -32,6 +32,7 @@ from torch import distributed, nn
 # %% ../../nbs/32_distillation.cohort.ipynb #c8d0f733
 from ..core import check_name, note, require
 from ..torch_core import generator, seeded
+from ..data.loaders import ImageLoader
 from ..models.core import create_model
 from ..models.anatomy import frozen, taps
 from .objectives import Objective
@@ -162,6 +163,11 @@ def _total(self:Cohort, name, student, teacher, labels, index):
     return gamma*terms['cross-entropy'] + sum(o.weight*terms[type(o).__name__] for o in objectives)
 
 # %% ../../nbs/32_distillation.cohort.ipynb #fa730b44
+def _now_knows(net, dls):
+    "A network that was trained knows its classes, and its last layer is no longer new."
+    kept = {k: v for k, v in getattr(net, 'recipe', {}).items() if k != 'new_head'}
+    net.recipe = kept | dict(classes=[str(c) for c in dls.train_ds.vocab])
+
 class DistillCallback(Callback):
     """Logs every term of every student, and keeps the students' gradients apart.
     `learn.distill.log` has the mean terms of each epoch."""
@@ -182,6 +188,9 @@ class DistillCallback(Callback):
         means = {k: float(v)/max(self.steps, 1) for k, v in self.sums.items()}
         self.rows += [dict(epoch=self.epoch, student=n, term=t, value=v) for (n, t), v in means.items()]
         for (name, term), value in means.items(): self._check_finite(name, term, value)
+
+    def after_epoch(self):
+        for net in self.model.students.values(): _now_knows(net, self.dls)
 
     def after_validate(self):
         for name, terms in self.model.terms.items():
@@ -305,10 +314,15 @@ def distill_learner(
 ) -> DistillLearner: # `learn.students` are the networks by name, `learn.distill.log` their loss terms
     "A fastai Learner that trains all students of one teacher together. Raises `KDError` if something does not fit."
     require(len(students) > 0, 'students', 'there is none', 'Give for example dict(Ind=None, KL=KL())')
+    own = isinstance(getattr(dls, 'train', None), ImageLoader)
+    problem = f'the batches of {type(dls).__name__} have no index of each image, and may be normalised'
+    require(own, 'dls', problem, 'Give get_dls(dls, size=64), which takes its images as they are, at that size')
     for name in students: check_name('students', name, roles=())
     nets = {name: _make_student(student, dls.c, seed) for name in students}
     cohort = Cohort(teacher, nets, {k: _objectives(v) for k, v in students.items()}, seed)
     _check_classes(cohort, dls)
+    if cohort.taught and getattr(teacher, 'recipe', {}).get('new_head'):
+        note('teacher', 'its last layer is new and was never trained: train it first (classifier_learner)')
     _build_objectives(cohort, dls, seed)
     metrics = [StudentAccuracy(name) for name in students]
     cbs = [DistillCallback(clip), *(cbs if isinstance(cbs, (list, tuple)) else [cbs] if cbs else [])]

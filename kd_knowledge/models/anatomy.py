@@ -29,7 +29,8 @@ def frozen(
     modes = [(m, m.training) for net in nets for m in net.modules()]
     flags = [(p, p.requires_grad) for net in nets for p in net.parameters()]
     try:
-        for net in nets: net.eval().requires_grad_(False)
+        for net in nets: net.eval() # not all give themselves back, and scripts know no requires_grad_
+        for p, _ in flags: p.requires_grad_(False)
         yield
     finally:
         for m, training in modes: m.training = training

@@ -21,7 +21,7 @@ from torch import nn
 from ..core import require
 from .check import as_logits
 
-# %% ../../nbs/27_models.answers.ipynb #1e993c81
+# %% ../../nbs/27_models.answers.ipynb #3c7740df
 def _parts(sample): return PurePosixPath(str(sample).replace('\\\\', '/')).parts
 
 def _check_samples(samples, n, name):
@@ -44,13 +44,14 @@ class Answers(nn.Module):
         named = classes is None or len(classes) == logits.shape[1]
         require(named, name, f'{len(classes or [])} classes for {logits.shape[-1]} columns', 'Give a name for each')
         self.register_buffer('logits', as_logits(logits, name), persistent=False)
+        self.numbered, self.asked = all(len(s) == 1 and s[0].isdigit() for s in self.samples), None
         self.recipe = dict(name='answers', n_classes=self.logits.shape[1], classes=classes and [str(c) for c in classes])
 
     def forward(self, x):
         fix = 'Ask what needs no more than the answers to the images as they are: fidelity, calibration, accuracy'
         require(False, 'answers', 'a table of answers cannot look at pixels', fix)
 
-# %% ../../nbs/27_models.answers.ipynb #2cb5201d
+# %% ../../nbs/27_models.answers.ipynb #839afcd8
 def _ends(parts): return [parts[i:] for i in range(len(parts))]
 
 @patch
@@ -61,11 +62,20 @@ def _row(self:Answers, parts, exact, below):
     return more[0] if len(more) == 1 else found
 
 @patch
+def _check_set(self:Answers, images, name):
+    "Raise `KDError` where samples that are numbers, which all sets have, would stand for a second set."
+    of = getattr(images, 'name', '')
+    self.asked = of if self.asked is None else self.asked
+    require(of == self.asked, name, f'its numbered samples are those of {self.asked}, not of {of}',
+            'Write the paths of images into sample, where there are several sets')
+
+@patch
 def of(self:Answers,
     images, # an `Images`
     name:str='answers', # what an error calls the table
 ) -> torch.Tensor: # logits, len(images) x K
     "The answers to these images. Raises `KDError` where one is missing, or stands for two of them."
+    if self.numbered: self._check_set(images, name)
     exact, below = {s: i for i, s in enumerate(self.samples)}, {}
     for i, s in enumerate(self.samples):
         for end in _ends(s): below.setdefault(end, []).append(i)

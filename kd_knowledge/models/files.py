@@ -219,7 +219,7 @@ def _timm_folder(folder, config): # as timm writes it
     check_recipe(name, kwargs, 'path', folder/'config.json')
     if cfg.get('fixed_input_size') and cfg.get('input_size'): kwargs.setdefault('img_size', cfg['input_size'][-1])
     stats = {k: cfg[k] for k in ('mean', 'std') if cfg.get(k)}
-    n = config.get('num_classes') or cfg.get('num_classes')
+    n = kwargs.pop('num_classes', None) or config.get('num_classes') or cfg.get('num_classes')
     classes = _names(config.get('label_names') or cfg.get('label_names'), n)
     return with_weights(name, _weights_in(folder), classes, **stats, **kwargs)
 

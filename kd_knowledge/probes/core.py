@@ -402,7 +402,7 @@ def _unable_table(member, probe, domains):
     what = f'{member.model} is a table of answers, without'
     if probe.asks: return f'{what} {ASKS[probe.asks[0]]}'
     if 'domains' not in probe.takes: return ''
-    if domains is None: return f'{what} answers to other sets of images'
+    if domains is None or member.net.numbered: return f'{what} answers to other sets of images'
     try:
         for images in domains.values(): member.net.of(images, member.model)
     except KDError as e: return str(e)

@@ -492,7 +492,7 @@ def _objective_record(objective):
     return {} if objective is None else dict(objective=type(objective).__name__, **objective.options)
 
 def _network_record(member, objectives):
-    recipe = getattr(member.net, 'recipe', dict(name=type(member.net).__name__))
+    recipe = dict(name=type(member.net).__name__) | getattr(member.net, 'recipe', {})
     return dict(network=member.model, role=member.role, seed=member.seed,
                 parameters=sum(p.numel() for p in member.net.parameters()), recipe=recipe,
                 objective=_objective_record(objectives.get(member.model.rstrip('*'))))
@@ -548,11 +548,12 @@ def _data_words(run, name):
 def _training_words(run, name):
     "How long a network was trained, and how."
     config = run.config
-    if name == 'T' and config.get('teacher_weights'): return f'weights {config["teacher_weights"]}'
+    given = f'weights {config["teacher_weights"]}' if name == 'T' and config.get('teacher_weights') else ''
     epochs = config.get('teacher_epochs' if name in ('T', 'T*') else 'epochs')
+    if given and not config.get('teacher_head'): return given
     if not epochs or name == 'random': return ''
     rate = f'highest learning rate {config.get("lr")}, batches of {config.get("bs")}'
-    return f'{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
+    return f'{given and given + "; its new last layer alone: "}{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
 
 # %% ../../nbs/51_report.findings.ipynb #f9815c25
 def _calibration_error(run, name):

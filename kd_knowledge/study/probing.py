@@ -204,7 +204,10 @@ def find_network(
     return load_network(network, trust=trust)
 
 def _find(option, network, trust=()):
-    with option_names(option, name=option, path=option): return find_network(network, trust)
+    with option_names(option, name=option, path=option): net = find_network(network, trust)
+    require(not getattr(net, 'recipe', {}).get('new_head'), option, f'the last layer of {network} was never trained',
+            'Train it, or give a network for these classes')
+    return net
 
 def _own_name(network): # of a student that nobody named
     path = Path(re.split('[:@]', network)[-1])

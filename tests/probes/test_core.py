@@ -2,11 +2,17 @@
 import inspect
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune, spectral_norm
 
 from tests.common import says
-from tests.probes.common import a_cast, numbered, some_cast
+from tests.probes.common import a_cast, answering, numbered, small_cnn, some_cast
+from kd_knowledge.data import domain_images, get_images
+from kd_knowledge.models import create_model, read_answers
 from kd_knowledge.probes.core import answers, Cast, Member, Probe, PROBES, probe_of, register_probe, summary, table
 from kd_knowledge.probes.evidence import estimate, headline
 
@@ -87,3 +93,73 @@ def test_a_headline_falls_back_to_what_there_is(record):
         register_probe(replace(record, headline=wanted))
         assert tuple(headline(found, 'echo')[['condition', 'metric']].iloc[0]) == there
     assert list(inspect.signature(headline).parameters) == ['estimates', 'probe']
+
+
+# Networks that cannot be asked everything
+
+COMPRESSED = dict(
+    pruned=lambda net: [prune.l1_unstructured(m, 'weight', amount=.3) for m in net.modules() if isinstance(m, nn.Conv2d)],
+    spectral=lambda net: [spectral_norm(m) for m in net.modules() if isinstance(m, nn.Conv2d)],
+    half=lambda net: net.half(), quantised=lambda net: torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, inplace=True))
+CANNOT = dict(quantised={'localization', 'representation'})
+
+
+@pytest.fixture(scope='module')
+def shapes():
+    "Images and domains, few and small."
+    return get_images('shapes', 'valid', size=24, n=30), domain_images('shapes', size=24, n=30)
+
+
+@pytest.mark.parametrize('name', COMPRESSED)
+@pytest.mark.filterwarnings('ignore')
+def test_a_compressed_student_is_asked_by_every_probe_that_can(name, shapes):
+    make = lambda seed: create_model('resnet_small', 10, seed=seed, width=4).eval()
+    student, (images, domains) = make(2), shapes
+    COMPRESSED[name](student)
+    cast, cannot = Cast(make(0), dict(Ind=make(1), KL=student)), set()
+    few = dict(boundary=dict(planes=1, points=3), adversarial=dict(eps=.4, steps=2), representation=dict(bs=15))
+    for probe in map(PROBES.get, NAMES):
+        sets = dict(domains=domains) if 'domains' in probe.takes else {}
+        if cast.unable(probe, **sets): cannot.add(probe.name)
+        elif probe.needs != 'groups': assert len(probe.ask(cast, images, **sets, **few.get(probe.name, {})))
+    assert cannot == CANNOT.get(name, set())
+
+
+def test_answers_of_a_table_are_those_of_the_network(shapes, tmp_path):
+    make = lambda seed: create_model('resnet_small', 10, seed=seed, width=4).eval()
+    nets, (images, domains) = [make(seed) for seed in range(3)], shapes
+    full = Cast(nets[0], dict(Ind=nets[1], KL=nets[2]))
+    z = full.logits(images)['KL', 0].numpy()
+    np.savez(tmp_path/'a.npz', sample=range(30), logits=z)
+    shuffled = pd.DataFrame(z, columns=images.vocab).assign(sample=range(30)).iloc[::-1]
+    shuffled[['sample', *images.vocab[::-1]]].to_parquet(tmp_path/'b.parquet')
+    for file in ('a.npz', 'b.parquet'):
+        cast = Cast(nets[0], dict(Ind=nets[1], KL=read_answers(tmp_path/file)), classes=images.vocab)
+        assert cast.logits(images)['KL', 0].equal(full.logits(images)['KL', 0])
+        able = {p.name for p in PROBES.values() if not cast.unable(p, domains if 'domains' in p.takes else None)}
+        assert able == {'groups', 'fidelity', 'calibration'}
+        for probe in ('fidelity', 'calibration'):
+            assert PROBES[probe].ask(cast, images).equals(PROBES[probe].ask(full, images))
+        says(lambda: PROBES['colour'].ask(cast, images), 'cannot look at pixels')
+        says(lambda: cast.logits(domains['cue conflict']), 'KL: its numbered samples are those of')
+
+
+def test_classes_that_networks_know_are_put_in_order():
+    images = numbered([0, 1, 2, 2], vocab=list('abc'))
+    teacher, student = answering([0, 1, 2, 2]), answering([2, 1, 0, 0])
+    teacher.recipe['classes'], student.recipe['classes'] = list('abc'), list('cba')
+    cast = Cast(teacher, dict(Ind=answering([0, 0, 1, 1]), KL=student), images=images)
+    assert cast.classes == list('abc') and cast.accuracy(images).accuracy.tolist() == [1, .25, 1]
+    says(lambda: cast.logits(numbered([0, 1, 2], vocab=list('cab'))), 'images: their classes are c, a, b', 'classes=images.vocab')
+    says(lambda: cast.logits(numbered([0, 1, 2], vocab=list('xyz'))), 'x, y, z')
+    says(lambda: Cast(teacher, dict(Ind=student), classes=list('xyz'), images=images), 'none is called x')
+    assert Cast(teacher, dict(Ind=student), classes=list('cab'), images=numbered([1, 2, 0, 0], vocab=list('cab'))).classes == list('cab')
+
+
+@pytest.mark.parametrize('bad,words', [
+    (dict(students=small_cnn(1)), 'students: got a Sequential'), (dict(students=dict(Ind=[])), "'Ind' has no network"),
+    (dict(students=dict(Ind=max)), 'Ind: a builtin_function_or_method is no network'),
+    (dict(students=dict(Ind=small_cnn(1), T=small_cnn(2))), "'T' is a role"),
+    (dict(images=[1]), 'images: got a list'), (dict(classes=list('abc')), 'T: it has 4 classes, classes 3')])
+def test_what_is_no_cast_is_refused(bad, words):
+    says(lambda: Cast(**dict(teacher=small_cnn(0), students=dict(Ind=small_cnn(1))) | bad), words)
