@@ -291,7 +291,7 @@ def load_asked(
 ): # the `Study` or `Probing` that was asked there
     "What a run folder was made for. Raises `KDError` if its config cannot be read, or names what it may not."
     path = Path(folder)/'config.yaml'
-    with option_names(config='folder'): config = read_settings(path)
+    with option_names(config='folder', base='folder'): config = read_settings(path)
     try: asked = (Study if 'seeds' in config else Probing)(**config)
     except TypeError as e:
         require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')
