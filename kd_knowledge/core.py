@@ -263,6 +263,11 @@ class RunFolder:
     def _record_path(self, name): return self.path/'steps'/f'{plain_name(name, " ,*")}.json'
 
 # %% ../nbs/00_core.ipynb #160e04f3
+def _record(path): # what a file of a step says; nothing where it is torn or something else
+    try: record = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError): return {}
+    return record if isinstance(record, dict) and 'finished' in record else {}
+
 @patch
 def done(self:RunFolder,
     name:str, # the step's name
@@ -270,8 +275,8 @@ def done(self:RunFolder,
 ) -> dict: # its record, or None if it has to be done
     "The record of a finished step whose key and files are still what they were."
     path = self._record_path(name)
-    record = json.loads(path.read_text()) if path.exists() else {}
-    fresh = record.get('key') == key and all((self.path/f).exists() for f in record['files'])
+    record = _record(path)
+    fresh = record.get('key') == key and all((self.path/str(f)).exists() for f in record.get('files', ()))
     return record if fresh else None
 
 # %% ../nbs/00_core.ipynb #193af27f
@@ -296,7 +301,7 @@ def finish(self:RunFolder,
 def records(self:RunFolder) -> list:
     "All records of finished steps, oldest first."
     paths = sorted((self.path/'steps').glob('*.json'), key=lambda p: p.stat().st_mtime)
-    return sorted((json.loads(p.read_text()) for p in paths), key=lambda record: record['finished'])
+    return sorted(filter(None, map(_record, paths)), key=lambda record: str(record['finished']))
 
 # %% ../nbs/00_core.ipynb #e70a1e18
 SILENT, EVERY = 10, 30 # seconds until the first line about something long, and from line to line

@@ -163,6 +163,11 @@ def _total(self:Cohort, name, student, teacher, labels, index):
     return gamma*terms['cross-entropy'] + sum(o.weight*terms[type(o).__name__] for o in objectives)
 
 # %% ../../nbs/32_distillation.cohort.ipynb #fa730b44
+def _now_knows(net, dls):
+    "A network that was trained knows its classes, and its last layer is no longer new."
+    kept = {k: v for k, v in getattr(net, 'recipe', {}).items() if k != 'new_head'}
+    net.recipe = kept | dict(classes=[str(c) for c in dls.train_ds.vocab])
+
 class DistillCallback(Callback):
     """Logs every term of every student, and keeps the students' gradients apart.
     `learn.distill.log` has the mean terms of each epoch."""
@@ -183,6 +188,9 @@ class DistillCallback(Callback):
         means = {k: float(v)/max(self.steps, 1) for k, v in self.sums.items()}
         self.rows += [dict(epoch=self.epoch, student=n, term=t, value=v) for (n, t), v in means.items()]
         for (name, term), value in means.items(): self._check_finite(name, term, value)
+
+    def after_epoch(self):
+        for net in self.model.students.values(): _now_knows(net, self.dls)
 
     def after_validate(self):
         for name, terms in self.model.terms.items():
@@ -313,6 +321,8 @@ def distill_learner(
     nets = {name: _make_student(student, dls.c, seed) for name in students}
     cohort = Cohort(teacher, nets, {k: _objectives(v) for k, v in students.items()}, seed)
     _check_classes(cohort, dls)
+    if cohort.taught and getattr(teacher, 'recipe', {}).get('new_head'):
+        note('teacher', 'its last layer is new and was never trained: train it first (classifier_learner)')
     _build_objectives(cohort, dls, seed)
     metrics = [StudentAccuracy(name) for name in students]
     cbs = [DistillCallback(clip), *(cbs if isinstance(cbs, (list, tuple)) else [cbs] if cbs else [])]

@@ -205,7 +205,7 @@ def save_model(
 ) -> Path: # the file with the weights
     "Write `path.safetensors` and `path.json`, each atomically. Raises `KDError`."
     recipe = getattr(net, 'recipe', None)
-    require(recipe and _fits_json(recipe), 'net', 'has no recipe that JSON can hold', 'Make it with create_model, '
+    require(recipe and 'name' in recipe and _fits_json(recipe), 'net', 'has no recipe that JSON can hold', 'Make it with create_model, '
             "or set net.recipe = dict(name='package.module:function', n_classes=10, kwargs={})")
     weights, about = _paths(path)
     try:
@@ -219,6 +219,7 @@ def save_model(
 def _recipe(about): # what the JSON says
     description = json.loads(about.read_text(encoding='utf-8'))
     recipe = description['recipe']
+    if not isinstance(recipe['name'], str): raise TypeError(f'its name is {recipe["name"]!r}')
     names, n = recipe.get('classes'), recipe['n_classes']
     ok = names is None or isinstance(names, list) and len(set(map(str, names))) == len(names) == n
     require(ok, 'path', f'{about} does not name each of {n} outputs', 'Give as many names, each once, or none')
@@ -270,4 +271,5 @@ def load_model(
                 'Put the two files of one network together')
     same = not strict or description.get('sha256') in (None, _sha256(weights))
     require(same, 'path', f'{weights} is not the file that {about} was written for', f'{again}, or give strict=False')
+    net.recipe = {**description['recipe'], **net.recipe} # names of outputs too
     return net.eval()

@@ -222,15 +222,20 @@ def _read_config(path):
 def _read_list(path): return json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
 
 # %% ../../nbs/51_report.findings.ipynb #c95702f6
+def _whole(run): # the tables name the same networks
+    lost = sorted(set(run.estimates.student.dropna()) - set(run.values.model))
+    if lost: raise ValueError(f'estimates.csv has a student {lost[0]!r} that values.csv has not')
+    return run
+
 def _read_all(folder):
     "A `Run` from a folder that has all its files."
     images = folder/'images.csv'
     steps = sorted(RunFolder(folder).records(), key=lambda r: r['finished'])
-    return Run(folder, _read_config(folder/'config.yaml'),
+    return _whole(Run(folder, _read_config(folder/'config.yaml'),
                _read_table(folder/'accuracy.csv', 'network role seed accuracy'.split()),
                _read_table(folder/'estimates.csv', ESTIMATES), _read_table(folder/'values.csv', VALUES), steps,
                _read_list(folder/'notes.json'), _read_list(folder/'networks.json'),
-               _read_text(images) if images.exists() else None)
+               _read_text(images) if images.exists() else None))
 
 def read_run(
     folder, # a run folder, as a study leaves it
@@ -487,7 +492,7 @@ def _objective_record(objective):
     return {} if objective is None else dict(objective=type(objective).__name__, **objective.options)
 
 def _network_record(member, objectives):
-    recipe = getattr(member.net, 'recipe', dict(name=type(member.net).__name__))
+    recipe = dict(name=type(member.net).__name__) | getattr(member.net, 'recipe', {})
     return dict(network=member.model, role=member.role, seed=member.seed,
                 parameters=sum(p.numel() for p in member.net.parameters()), recipe=recipe,
                 objective=_objective_record(objectives.get(member.model.rstrip('*'))))
@@ -543,11 +548,12 @@ def _data_words(run, name):
 def _training_words(run, name):
     "How long a network was trained, and how."
     config = run.config
-    if name == 'T' and config.get('teacher_weights'): return f'weights {config["teacher_weights"]}'
+    given = f'weights {config["teacher_weights"]}' if name == 'T' and config.get('teacher_weights') else ''
     epochs = config.get('teacher_epochs' if name in ('T', 'T*') else 'epochs')
+    if given and not config.get('teacher_head'): return given
     if not epochs or name == 'random': return ''
     rate = f'highest learning rate {config.get("lr")}, batches of {config.get("bs")}'
-    return f'{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
+    return f'{given and given + "; its new last layer alone: "}{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
 
 # %% ../../nbs/51_report.findings.ipynb #f9815c25
 def _calibration_error(run, name):

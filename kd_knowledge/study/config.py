@@ -135,6 +135,11 @@ def _check_shares(study):
         require(0 <= (value or 0) <= 1, name, f'must be from 0 to 1, got {value}', f'Give {fix}')
 
 # %% ../../nbs/60_study.config.ipynb #94da2122
+def _check_head(study):
+    require(study.teacher_head in ('', 'train'), 'teacher_head', f'{study.teacher_head!r} is unknown', 'Give train')
+    require(study.teacher_weights or not study.teacher_head, 'teacher_head', 'there is no teacher_weights',
+            'Give the weights of a teacher, or leave it out to train all of one')
+
 @patch
 def check(self:Study) -> Study: # itself
     "Raise `KDError` at the first value of a wrong type or out of range."
@@ -144,6 +149,7 @@ def check(self:Study) -> Study: # itself
     require(self.lr is None or self.lr > 0, 'lr', f'must be above 0, got {self.lr}', 'Give for example 0.01')
     require(0 <= self.seed < 2**31, 'seed', f'must be from 0 to 2**31 - 1, got {self.seed}', 'Give 0 or more')
     self.recipe = one_of('recipe', self.recipe, RECIPES, 'a recipe')
+    _check_head(self)
     return self
 
 # %% ../../nbs/60_study.config.ipynb #37032a74

@@ -204,7 +204,10 @@ def find_network(
     return load_network(network, trust=trust)
 
 def _find(option, network, trust=()):
-    with option_names(option, name=option, path=option): return find_network(network, trust)
+    with option_names(option, name=option, path=option): net = find_network(network, trust)
+    require(not getattr(net, 'recipe', {}).get('new_head'), option, f'the last layer of {network} was never trained',
+            'Train it, or give a network for these classes')
+    return net
 
 def _own_name(network): # of a student that nobody named
     path = Path(re.split('[:@]', network)[-1])
@@ -291,7 +294,7 @@ def load_asked(
 ): # the `Study` or `Probing` that was asked there
     "What a run folder was made for. Raises `KDError` if its config cannot be read, or names what it may not."
     path = Path(folder)/'config.yaml'
-    with option_names(config='folder'): config = read_settings(path)
+    with option_names(config='folder', base='folder'): config = read_settings(path)
     try: asked = (Study if 'seeds' in config else Probing)(**config)
     except TypeError as e:
         require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')

@@ -73,8 +73,8 @@ def untrained_learners(
     with option_names(n_valid='n_probe'):
         dls = study_dls(study, '', study.seed)
         theirs = study_dls(study, 'T', study.seed) if study.teacher_data else dls
-    teacher, student = new_network(study, 'T', dls.c).to(dls.device), new_network(study, 'Ind', dls.c)
-    for name in ['T*']*bool(study.star_args) + ['limit']*bool(study.limit_args): new_network(study, name, dls.c)
+    teacher, student = new_network(study, 'T', dls.train_ds).to(dls.device), new_network(study, 'Ind', dls.train_ds)
+    for name in ['T*']*bool(study.star_args) + ['limit']*bool(study.limit_args): new_network(study, name, dls.train_ds)
     with option_names(T='teacher', **dict.fromkeys(['Ind', *study.objectives], 'student')):
         students = dict(Ind=None, **objectives_of(study))
         return (classifier_learner(theirs, teacher, **optimiser(study)),
@@ -107,10 +107,10 @@ def _plan(study, teacher, cohort):
     "What a study will train, in one line, with its cost on this device."
     n, m = len(teacher.dls.train_ds), len(cohort.dls.train_ds)
     names, students = study.teachers(), _count_students(study)
-    teachers = 0 if study.teacher_weights else study.teacher_epochs*(n + m*(len(names) - 1))
+    teachers = 0 if study.teacher_weights and not study.teacher_head else study.teacher_epochs*(n + m*(len(names) - 1))
     each = _seconds_an_image(cohort)/(1 + len(study.objectives))
     seconds = (teachers*_seconds_an_image(teacher) + students*study.epochs*m*each)/study.workers
-    how = ' (given)' if study.teacher_weights else f' x {study.teacher_epochs} epochs'
+    how = ' (given)' if study.teacher_weights and not study.teacher_head else f' x {study.teacher_epochs} epochs'
     return (f'{len(names)} teacher{"s"*(len(names) > 1)}{how}, {students} students x {study.epochs} epochs '
             f'of {m:,} images: about {duration(seconds)} of training on {cohort.dls.device}')
 

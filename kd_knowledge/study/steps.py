@@ -174,8 +174,8 @@ def teachers(self:Study) -> list: # of names
     return ['T', 'T*'] if self.starred and not self.teacher_weights else ['T']
 
 def _teacher_step(study, name):
-    key = training_key(study, TEACHING + ['star_args']*(name == 'T*'), name)
-    together = not study.teacher_weights
+    also = ['star_args']*(name == 'T*') + ['teacher_head']*bool(study.teacher_head)
+    key, together = training_key(study, TEACHING + also, name), not study.teacher_weights or bool(study.teacher_head)
     return Step(f'teacher {name}', 'teacher', key, _models([name], 0), dict(name=name), together=together)
 
 # %% ../../nbs/63_study.steps.ipynb #ec045d9b

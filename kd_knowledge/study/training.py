@@ -17,12 +17,14 @@ from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 
 # %% ../../nbs/64_study.training.ipynb #7c09e491
-from ..core import file_name, KDError, progress, write_table
+from ..core import file_name, KDError, note, progress, require, write_table
 from ..data.images import Images
 from ..data.augment import Augment
 from ..data.loaders import get_dls
 from ..models.core import create_model, load_model, save_model
+from ..models.anatomy import anatomy
 from ..models.files import load_network, names_file
+from ..models.classes import columns, known_classes, name_classes
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
 from .config import launched, option_names, Study, trusted
@@ -51,23 +53,52 @@ def _network(study, name, n_classes):
     network, args = (study.teacher, study.teacher_args) if teaches else (study.student, study.student_args)
     return partial(create_model, network, n_classes, **args | special)
 
-def _finished_teacher(study, n_classes):
-    "The teacher of `teacher_weights`."
-    if names_file(study.teacher_weights): return load_network(study.teacher_weights, trust=trusted(study))
-    weights = True if study.teacher_weights == 'pretrained' else study.teacher_weights
-    return _network(study, 'T', n_classes)(pretrained=weights)
+# %% ../../nbs/64_study.training.ipynb #356ec49a
+def _last_layer(net, images):
+    with option_names('teacher_weights'): return net.get_submodule(anatomy(net, images.size).head)
+
+def _in_order(net, images):
+    "The teacher with its answers in the order of the data's classes, where it knows them."
+    known, x = known_classes(net, images.vocab), images.pixels([0, 1])
+    order = columns(known, images.vocab, 'teacher_weights') if known and len(known) == len(images.vocab) else None
+    if order is None: return net
+    with torch.no_grad():
+        before = net.eval()(x)
+        for p in _last_layer(net, images).parameters(): p.copy_(p[order])
+        same = torch.allclose(net(x), before[:, order], atol=1e-4)
+    require(same, 'teacher_weights', 'its outputs cannot be put in the order of the classes', 'Give one that has it')
+    return name_classes(net, images.vocab)
+
+# %% ../../nbs/64_study.training.ipynb #6736d025
+def _check_head(study, net):
+    "Raise `KDError` unless the last layer of a given teacher has been trained, or is new and will be."
+    given, new = study.teacher_weights, 'new_head' in getattr(net, 'recipe', {})
+    require(not new or study.teacher_head, 'teacher_weights', f'those of {given} are for other classes, so the last layer '
+            'would be new and know nothing', 'Give --teacher-head train to train it first, or weights for these classes')
+    require(new or not study.teacher_head, 'teacher_head', f'the last layer of {given} is no new one', 'Leave it out')
+
+def _given_teacher(study, images):
+    "The teacher of `teacher_weights`; a new last layer is only made where it will be trained."
+    if names_file(study.teacher_weights): net = load_network(study.teacher_weights, trust=trusted(study))
+    else:
+        weights = True if study.teacher_weights == 'pretrained' else study.teacher_weights
+        net = _network(study, 'T', len(images.vocab))(pretrained=weights, seed=study.seed)
+    _check_head(study, net)
+    net.recipe = {k: v for k, v in getattr(net, 'recipe', {}).items() if k != 'new_head'}
+    return net if study.teacher_head else _in_order(net, images)
 
 def new_network(
     study:Study, # filled
     name:str, # `T`, `T*`, `Ind`, `limit`, ...
-    n_classes:int, # of its answers, 2 or more
+    images:Images, # that it will see
 ): # pixels in, logits out
     "A network of a study as it is before training. A `KDError` names the option that is wrong."
     role = 'teacher' if name == 'T' else 'student'
     kwargs = {'T*': 'star_args', 'limit': 'limit_args'}.get(name, f'{role}_args')
-    with option_names(role, name=role, kwargs=kwargs, path='teacher_weights'):
-        if name == 'T' and study.teacher_weights: return _finished_teacher(study, n_classes)
-        return _network(study, name, n_classes)()
+    same = {k: k for k in ('teacher_weights', 'teacher_head')}
+    with option_names(role, name=role, kwargs=kwargs, path='teacher_weights', **same):
+        if name == 'T' and study.teacher_weights: return _given_teacher(study, images)
+        return _network(study, name, len(images.vocab))()
 
 # %% ../../nbs/64_study.training.ipynb #65486deb
 class _Bar(Callback):
@@ -102,18 +133,37 @@ def _fit(learn, study, epochs, text):
 # %% ../../nbs/64_study.training.ipynb #a1a7c9ac
 def _save(bench, net, name, seed=0): save_model(net.cpu(), bench.run/'models'/file_name(name, seed))
 
+class _Still(Callback):
+    "Everything stays in eval mode while the last layer is trained."
+    def before_train(self):
+        for net in self.model.students.values(): net.eval()
+
+def _head_alone(net, images):
+    "The network, of which only the last layer will be trained."
+    net.requires_grad_(False)
+    _last_layer(net, images).requires_grad_()
+    return net
+
+def _teaching(study, name, dls):
+    "The Learner of a teacher: of all of it, or of its new last layer."
+    if not study.teacher_head: network, cbs = _network(study, name, dls.c), None
+    else: network, cbs = _head_alone(_given_teacher(study, dls.train_ds), dls.train_ds), _Still()
+    return classifier_learner(dls, network, seed=study.seed, cbs=cbs, **optimiser(study))
+
 def train_teacher(
     bench:Bench, # of a study
     name:str, # `T` or `T*`
 ):
-    "Train a teacher, or take the one that was given, and save it."
+    "Train a teacher, or its new last layer, or take the one that was given, and save it."
     study = bench.asked
     dls = study_dls(study, name, study.seed)
-    if study.teacher_weights:
-        save_model(_finished_teacher(study, dls.c), bench.run/'models'/file_name(name))
+    if study.teacher_weights and not study.teacher_head:
+        save_model(_given_teacher(study, dls.train_ds), bench.run/'models'/file_name(name))
         return
-    learn = classifier_learner(dls, _network(study, name, dls.c), seed=study.seed, **optimiser(study))
+    learn = _teaching(study, name, dls)
     _fit(learn, study, study.teacher_epochs, f'training {name}')
+    if study.teacher_head: note('teacher_head', f'the last layer of T is new: it alone was trained (epochs: '
+                                f'{study.teacher_epochs}); all before it is of {study.teacher_weights}')
     if launched()[0] == 0: _save(bench, learn.students['T'], name)
 
 # %% ../../nbs/64_study.training.ipynb #0501efeb

@@ -5,6 +5,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from io import StringIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def small(root, monkeypatch):
 
 def learners(asked):
     "A Learner of all students together; of large ones, one after another with one network for all."
-    student = new_network(asked, 'Ind', 2)
+    student = new_network(asked, 'Ind', SimpleNamespace(vocab='ab'))
     if sum(p.numel() for p in student.parameters()) < LARGE:
         with redirect_stdout(StringIO()): teacher, learn = untrained_learners(asked)
         assert learn.dls.c == teacher.dls.c and set(learn.students) == {'Ind', *asked.objectives}
@@ -94,7 +95,7 @@ def learners(asked):
         yield learn
         return
     dls = study_dls(asked, '', asked.seed)
-    teacher, student = new_network(asked, 'T', dls.c), new_network(asked, 'Ind', dls.c)
+    teacher, student = new_network(asked, 'T', dls.train_ds), new_network(asked, 'Ind', dls.train_ds)
     for name, objective in dict(Ind=None, **objectives_of(asked)).items():
         with redirect_stdout(StringIO()):
             yield distill_learner(dls, teacher, {name: objective}, student=lambda: student)
