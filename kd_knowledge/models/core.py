@@ -219,6 +219,7 @@ def save_model(
 def _recipe(about): # what the JSON says
     description = json.loads(about.read_text(encoding='utf-8'))
     recipe = description['recipe']
+    if not isinstance(recipe['name'], str): raise TypeError(f'its name is {recipe["name"]!r}')
     names, n = recipe.get('classes'), recipe['n_classes']
     ok = names is None or isinstance(names, list) and len(set(map(str, names))) == len(names) == n
     require(ok, 'path', f'{about} does not name each of {n} outputs', 'Give as many names, each once, or none')

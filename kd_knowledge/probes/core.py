@@ -232,9 +232,9 @@ def at_once(
     size:int, # pixels of each side
     device=None, # where to run; None is the CPU
 ) -> int: # 1 or more
-    "How many images a network takes at once: of large ones on a CPU no more than 8 of 224 pixels, which is fastest."
+    "How many images a network takes at once: of large ones on a CPU no more than 4 of 224 pixels, which is fastest."
     on_cpu = torch.device(device or 'cpu').type == 'cpu'
-    return min(bs, max(1, 8*224**2//size**2)) if on_cpu and size > LARGE else bs
+    return min(bs, max(1, 4*224**2//size**2)) if on_cpu and size > LARGE else bs
 
 # %% ../../nbs/40_probes.core.ipynb #0da1854e
 @patch
@@ -360,6 +360,12 @@ class Probe:
         "The names of its arguments."
         return list(inspect.signature(self.ask).parameters) if self.ask else []
 
+    @property
+    def defaults(self) -> dict:
+        "Its arguments that have a default, with it."
+        known = inspect.signature(self.ask).parameters if self.ask else {}
+        return {k: p.default for k, p in known.items() if p.default is not p.empty}
+
     def passes_of(self,
         cast, # a `Cast`
         size:int, # pixels of each side of the images
@@ -368,8 +374,7 @@ class Probe:
     ) -> dict: # `member.key` -> passes of an image through the network, and how many of them with gradients; or None
         """What the probe and its picture cost beyond the answers to the images themselves, which all probes share: what
         `passes` says, given the same with all arguments as a dict."""
-        known = {k: p.default for k, p in inspect.signature(self.ask).parameters.items() if p.default is not p.empty}
-        return self.passes and self.passes(cast, size, sets, known | given)
+        return self.passes and self.passes(cast, size, sets, self.defaults | given)
 
 def every(
     cast, # a `Cast`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORK', 'TRIAL', 'fitting', 'ask_probe', 'run_probe', 'write_accuracy', 'keep_notes', 'write_results', 'do_step',
-           'try_probes', 'able', 'find_network', 'load_asked']
+           'try_probes', 'able', 'find_network', 'read_images', 'load_asked']
 
 # %% ../../nbs/65_study.probing.ipynb #d5ffe9eb
 import json
@@ -240,7 +240,10 @@ def _named_students(students, trust=()):
     return found
 
 # %% ../../nbs/65_study.probing.ipynb #e7805bee
-def _read_images(probing, n):
+def read_images(
+    probing, # a `Probing`
+    n, # how many, 1 or more; None takes all
+):
     "The images that the options name, under labels of their own if there are any."
     unlabeled = dict(unlabeled=True) if probing.target == 'predicted' and Path(probing.data).is_dir() else {}
     args = probing.data_args | unlabeled
@@ -271,7 +274,7 @@ def cast(self:Probing,
     folder=None, # the run folder; the networks lie elsewhere
 ) -> Cast:
     "The cast that the options name, tried on two of the images, its answers in the order of their classes."
-    few, nets = _read_images(self, 2), _networks(self)
+    few, nets = read_images(self, 2), _networks(self)
     known = any(known_classes(net, few.vocab) for found in nets.values() for net in found)
     students = {name: found for name, found in nets.items() if name not in ('T', 'foreign')}
     others = {name: found for name, found in nets.items() if name == 'foreign'}
@@ -289,7 +292,7 @@ def images(self:Probing,
     cast:Cast, # that will look at them
 ) -> Images:
     "The images to probe with, under labels that the networks know."
-    images, n = _read_images(self, self.n), n_classes(cast.teacher)
+    images, n = read_images(self, self.n), n_classes(cast.teacher)
     if self.target == 'predicted': return _as_the_teacher_says(self, cast, images)
     require(len(images.vocab) == n, 'target', f'the images have {len(images.vocab)} classes, the networks {n}',
             "Give --target predicted to take the teacher's answers for the true classes")
@@ -307,7 +310,7 @@ def load_asked(
 ): # the `Study` or `Probing` that was asked there
     "What a run folder was made for. Raises `KDError` if its config cannot be read, or names what it may not."
     path = Path(folder)/'config.yaml'
-    with option_names(config='folder'): config = read_settings(path)
+    with option_names(config='folder', base='folder'): config = read_settings(path)
     try: asked = (Study if 'seeds' in config else Probing)(**config)
     except TypeError as e:
         require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')
