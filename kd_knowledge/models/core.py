@@ -205,7 +205,8 @@ def save_model(
 ) -> Path: # the file with the weights
     "Write `path.safetensors` and `path.json`, each atomically. Raises `KDError`."
     recipe = getattr(net, 'recipe', None)
-    require(recipe and 'name' in recipe and _fits_json(recipe), 'net', 'has no recipe that JSON can hold', 'Make it with create_model, '
+    ok = recipe and 'name' in recipe and _fits_json(recipe)
+    require(ok, 'net', 'has no recipe that JSON can hold', 'Make it with create_model, '
             "or set net.recipe = dict(name='package.module:function', n_classes=10, kwargs={})")
     weights, about = _paths(path)
     try:
@@ -271,5 +272,4 @@ def load_model(
                 'Put the two files of one network together')
     same = not strict or description.get('sha256') in (None, _sha256(weights))
     require(same, 'path', f'{weights} is not the file that {about} was written for', f'{again}, or give strict=False')
-    net.recipe = {**description['recipe'], **net.recipe} # names of outputs too
     return net.eval()

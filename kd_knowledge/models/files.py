@@ -210,7 +210,7 @@ def _model_args(config, folder): # without what is given by itself
     given = config.get('model_args') or {}
     known = isinstance(given, dict) and not {'name', 'model_name', 'n_classes', 'seed', 'mean', 'std'} & set(given)
     require(known, 'path', f'{folder}/config.json has model_args that no network takes', 'Take them out')
-    return {k: v for k, v in given.items() if k != 'num_classes'}
+    return dict(given)
 
 def _timm_folder(folder, config): # as timm writes it
     cfg = config.get('pretrained_cfg', config)

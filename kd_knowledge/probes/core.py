@@ -43,6 +43,11 @@ class Member:
         "Its name and seed, by which `Cast.logits` and all that follows from it is looked up."
         return self.model, self.seed
 
+    @property
+    def looks(self) -> bool:
+        "Whether it looks at pixels: a table of answers does not."
+        return not isinstance(self.net, Answers)
+
 # %% ../../nbs/40_probes.core.ipynb #4248203f
 def _check_names(students, others, independent):
     for name in students: check_name('students', name, roles=() if name == independent else (*ROLES, *HEADINGS))
@@ -232,8 +237,6 @@ def at_once(
     return min(bs, max(1, 4*224**2//size**2)) if on_cpu and size > LARGE else bs
 
 # %% ../../nbs/40_probes.core.ipynb #0da1854e
-def _looks(member): return not isinstance(member.net, Answers)
-
 @patch
 def logits(self:Cast,
     images, # an `Images`
@@ -243,8 +246,8 @@ def logits(self:Cast,
     "The logits of all networks on the clean images, computed once for a cast and a set of images."
     self._meet(images)
     if id(images) not in self._logits:
-        seen = {m.key: [] if _looks(m) else [m.net.of(images, m.model)] for m in self.networks}
-        looking = [m for m in self.networks if _looks(m)]
+        seen = {m.key: [] if m.looks else [m.net.of(images, m.model)] for m in self.networks}
+        looking = [m for m in self.networks if m.looks]
         with self.run(device, images), torch.inference_mode():
             batches = images.batches(at_once(bs, images.size, device), device) if looking else ()
             for x, _, _ in progress(batches, 'clean images'):
@@ -429,5 +432,5 @@ def unable(self:Cast,
     named=(), # names of networks whose layers are told
 ) -> str:
     "Why a probe cannot be asked of these networks, in a line; an empty one if it can."
-    reasons = (_unable(m, probe, named) if _looks(m) else _unable_table(m, probe, domains) for m in self.networks)
+    reasons = (_unable(m, probe, named) if m.looks else _unable_table(m, probe, domains) for m in self.networks)
     return next(filter(None, reasons), '')

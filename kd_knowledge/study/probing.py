@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WORK', 'TRIAL', 'fitting', 'ask_probe', 'run_probe', 'write_accuracy', 'keep_notes', 'write_results', 'do_step',
-           'try_probes', 'find_network', 'read_images', 'load_asked']
+           'try_probes', 'able', 'find_network', 'read_images', 'load_asked']
 
 # %% ../../nbs/65_study.probing.ipynb #d5ffe9eb
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 
 # %% ../../nbs/65_study.probing.ipynb #5f68cfc5
-from ..core import atomic_path, check_name, require, write_json, write_table, write_text
+from ..core import atomic_path, check_name, note, require, write_json, write_table, write_text
 from ..torch_core import default_device
 from ..data.images import Images
 from ..data.datasets import domain_images, get_images, offers
@@ -194,6 +194,22 @@ def try_probes(
     domains = cache(lambda: {k: _few(v) for k, v in asked.domain_images(TRIAL).items()})
     for name in asked.probes: _try_probe(asked, name, cast, _few(images), domains)
 
+# %% ../../nbs/65_study.probing.ipynb #df53dcd1
+def able(
+    asked, # a `Study` or `Probing`
+    cast:Cast, # networks
+    domains, # a function that gives the domains, name -> `Images`; called if a probe takes them
+    named:bool, # whether somebody asked for these very probes
+): # the same with the probes that the networks can be asked
+    "Leave out probes that the networks cannot be asked, which is noted. Raises `KDError` for those that were asked for."
+    tables = not all(m.looks for m in cast.networks)
+    sets = lambda probe: domains() if tables and 'domains' in probe.takes else None
+    reasons = {name: cast.unable(PROBES[name], sets(PROBES[name]), getattr(asked, 'layers', ())) for name in asked.probes}
+    for name, why in reasons.items():
+        require(not (why and named), 'probes', f'{name} cannot be asked: {why}', 'Leave it out')
+        if why: note('probes', f'{name} is left out: {why}')
+    return replace(asked, probes=[name for name in asked.probes if not reasons[name]])
+
 # %% ../../nbs/65_study.probing.ipynb #ade4411f
 def find_network(
     network:str, # answers:FILE, or what `load_network` takes
@@ -280,7 +296,7 @@ def images(self:Probing,
     if self.target == 'predicted': return _as_the_teacher_says(self, cast, images)
     require(len(images.vocab) == n, 'target', f'the images have {len(images.vocab)} classes, the networks {n}',
             "Give --target predicted to take the teacher's answers for the true classes")
-    for m in cast.firsts: note_scale(m.net, m.model, images)
+    for m in filter(lambda m: m.looks, cast.firsts): note_scale(m.net, m.model, images)
     return images
 
 # %% ../../nbs/65_study.probing.ipynb #9652e2e4

@@ -28,7 +28,7 @@ from .config import (
 from .results import print_finished, print_results
 from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
 from .training import new_network, optimiser, study_dls
-from .probing import keep_notes, TRIAL, try_probes
+from .probing import able, keep_notes, TRIAL, try_probes
 from .plan import (
     fitted, keep_plan, kept_choice, measure_costs, note_choice, plan_table, print_plan, thrifty)
 from .processes import do_steps, first_speaks, tell, work_together
@@ -173,20 +173,21 @@ def _follow_first():
     return folder/'report.html'
 
 # %% ../../nbs/68_study.run.ipynb #41b4c755
-def _sums_of_weights(net):
-    "The sum of magnitudes of each tensor of a network's weights, to recognise it by."
-    return [round(float(p.detach().double().abs().sum()), 6) for p in net.parameters()]
+def _sums_of_weights(member):
+    "The sum of magnitudes of each tensor of a network's weights, or of its answers without any, to recognise it by."
+    tensors = [*member.net.parameters()] or [*member.look.answers.T]
+    return [round(float(p.detach().double().abs().sum()), 6) for p in tensors]
 
 def _probing_steps(probing, cast):
-    key = fingerprint(question(probing), [_sums_of_weights(m.net) for m in cast.networks])
+    key = fingerprint(question(probing), [_sums_of_weights(m) for m in cast.networks])
     return looking_steps(probing, [Step('networks', 'networks', key, [])])
 
 ANSWERED_BY_T = ("The true class of an image is here the teacher's own answer (--target predicted), "
                  "so the teacher's accuracy is 1 by definition.")
 
-def _planned(bench, kept):
-    "What fits, tried on a few images, and what it will cost; all of it is told."
-    asked = bench.asked
+def _planned(bench, kept, named):
+    "What the networks can be asked and what fits, tried on a few images, and what it will cost; all of it is told."
+    asked = kept or able(bench.asked, bench.cast, lambda: bench.domains, named)
     few = replace(asked, n=TRIAL).images(bench.cast)
     try_probes(asked, bench.cast, few)
     costs = measure_costs(asked, bench.cast, few, bench.domains)
@@ -218,7 +219,7 @@ def run_probing(
     if kept or asked.minutes is None: _check_probing_folder(bench.asked, asked.out)
     with noted() as notes:
         done = kept and all(bench.run.done(s.name, s.key) for s in _probing_steps(kept, bench.cast))
-        if not done: chosen, plan = _planned(bench, kept)
+        if not done: chosen, plan = _planned(bench, kept, bool(probing.probes))
     if not kept: bench = _with_cast(chosen, bench.cast)
     with bench.run as run, option_names(path='out'):
         _check_probing_folder(bench.asked, asked.out)
