@@ -23,6 +23,7 @@ from .study.steps import *
 from .study.training import *
 from .study.probing import *
 from .study.processes import *
+from .study.plan import *
 from .study.run import *
 from .explorer import *
 from .cli import *

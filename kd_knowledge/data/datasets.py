@@ -163,7 +163,8 @@ def _check_sum(argument, n, counts):
 def _ids_of(paths, folder=None):
     "The paths of image files below a folder; None is the one that they share."
     folder = folder or os.path.commonpath({os.path.dirname(_path_of(p)) for p in paths})
-    return [Path(os.path.relpath(_path_of(p), folder)).as_posix() for p in paths]
+    names = (Path(os.path.relpath(_path_of(p), folder)).as_posix() for p in paths)
+    return [name.encode('utf-8', 'backslashreplace').decode() for name in names]
 
 def _read_every(record, split, size, n, seed, argument, options):
     "All that a record reads: pixels or paths, their `Images` with numbers in their place, and what is done to pixels."

@@ -7,9 +7,9 @@ __all__ = ['data_root', 'image_files']
 
 # %% ../../nbs/13_data.folders.ipynb #eb78f325
 import csv
+import io
 import os
 import re
-import sys
 from pathlib import Path
 
 # %% ../../nbs/13_data.folders.ipynb #92203d0f
@@ -87,6 +87,8 @@ def _check_class_folders(folder, here, vocab):
     fix = ('Put the images into one folder for each class, or probe them without labels: '
            'unlabeled=True (--target predicted)')
     require(any(here.values()), 'data', f'{folder} has no class folders with images', fix)
+    garbled = next((k for k in here if k != k.encode('utf-8', 'replace').decode()), None)
+    require(garbled is None, 'data', f'the name of the class folder {garbled!a} in {folder} is no UTF-8', 'Rename it')
     empty = ', '.join(str(Path(folder)/k) for k, v in here.items() if not v)
     require(not empty, 'data', f'no image in {empty}', 'Fill or remove the class folder')
     require(len(vocab) > 1, 'data', f'{folder} has one class only, {vocab[0]}', 'Give two or more class folders')
@@ -183,9 +185,9 @@ def _label_files(folder, part):
 
 def _tables(path):
     "The cells of a list, under each sign that may part them."
-    lines = path.read_text(encoding='utf-8-sig', errors='replace').replace('\0', '').splitlines()
+    text = path.read_text(encoding='utf-8-sig', errors='replace').replace('\0', '')
     for sign in ',;\t ':
-        try: rows = list(csv.reader(lines, delimiter=sign))
+        try: rows = list(csv.reader(io.StringIO(text), delimiter=sign))
         except csv.Error: continue
         width = max(map(len, rows), default=0)
         yield [[c.strip() for c in row] + [''] * (width - len(row)) for row in rows]
@@ -230,9 +232,9 @@ def _listed_classes(folder, part, paths, vocab):
 _SAID = set() # what was said of each split in this process
 
 def _say(split, text):
-    "Say once, on stderr, what a split is made of; the same text for `Images.source`."
+    "Print once what a split is made of; the same text for `Images.source`."
     text = f'{split} is {text}'
-    if text not in _SAID: print(f'data: {text}', file=sys.stderr)
+    if text not in _SAID: print(f'data: {text}', flush=True)
     _SAID.add(text)
     return dict(source=text)
 
@@ -328,9 +330,9 @@ def _read_domain(folder, name, split, seed):
 
 # %% ../../nbs/13_data.folders.ipynb #50dc8aab
 def _read_unlabelled(folder, split):
-    "The images of a split, or all of a folder that has no valid one, under one label."
-    folder, _, part, _ = _split_of(folder, split)
-    part, endings = part or folder, ', '.join(sorted(_ENDINGS))
+    "The images of a split, or all where there is no valid one, under one label."
+    folder, train, part, full = _split_of(folder, split)
+    part, endings = part or train or full or folder, ', '.join(sorted(_ENDINGS))
     paths = image_files(part)
     require(paths, 'data', f'no image in {part}', f'Give a folder with files that end in {endings}')
     more = _say(split, f'{part} ({len(paths)} images, no labels)')

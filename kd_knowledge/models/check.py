@@ -173,6 +173,8 @@ def _check_shape(z, n, name):
     problem = f'it gives {shape or "one number"} for {n} images'
     require(z.ndim and len(z) == n, name, problem, fix)
     require(sum(s > 1 for s in z.shape[1:]) < 2, name, f'{problem}: maps or tokens, no logits', fix)
+    flat = 'Put nn.Flatten() behind it: nn.Sequential(net, nn.Flatten())'
+    require(z.ndim < 4, name, f'{problem}: maps of one pixel', flat)
     indices = z.ndim == 1 and not z.is_floating_point()
     require(not indices, name, f'{problem}, {z.dtype}: class indices, no logits', fix)
     require(not z.is_complex(), name, 'it gives complex numbers', fix)
@@ -457,6 +459,7 @@ def note_scale(
 ):
     "Say so where pixels in another scale would make a network far more accurate."
     idxs = torch.linspace(0, len(images) - 1, min(n, len(images))).long()
+    if len(idxs) < 16: return
     x, y = images.pixels(idxs, device_of(net)), images.y[idxs]
     right = lambda x: (net(x).argmax(1).cpu() == y).float().mean().item()
     with frozen(net), torch.no_grad():

@@ -205,7 +205,8 @@ def save_model(
 ) -> Path: # the file with the weights
     "Write `path.safetensors` and `path.json`, each atomically. Raises `KDError`."
     recipe = getattr(net, 'recipe', None)
-    require(recipe and 'name' in recipe and _fits_json(recipe), 'net', 'has no recipe that JSON can hold', 'Make it with create_model, '
+    ok = recipe and 'name' in recipe and _fits_json(recipe)
+    require(ok, 'net', 'has no recipe that JSON can hold', 'Make it with create_model, '
             "or set net.recipe = dict(name='package.module:function', n_classes=10, kwargs={})")
     weights, about = _paths(path)
     try:
@@ -219,6 +220,7 @@ def save_model(
 def _recipe(about): # what the JSON says
     description = json.loads(about.read_text(encoding='utf-8'))
     recipe = description['recipe']
+    if not isinstance(recipe['name'], str): raise TypeError(f'its name is {recipe["name"]!r}')
     names, n = recipe.get('classes'), recipe['n_classes']
     ok = names is None or isinstance(names, list) and len(set(map(str, names))) == len(names) == n
     require(ok, 'path', f'{about} does not name each of {n} outputs', 'Give as many names, each once, or none')

@@ -126,29 +126,41 @@ def _note_file(path, net, prefix, left, where):
     said.append(f'pixels normalised by mean {stats}' if stats else 'pixels as the function takes them')
     note(str(path), f'read as {net.recipe["name"]} of {net.recipe["n_classes"]} classes: {", ".join(said)}')
 
-def _fitted(name, state, n_classes, **kwargs): # the network, and how the weights fit
-    net = _made(name, n_classes, **kwargs)
+def _last(state): # as many as the last layer gives, where that comes last; a guess
+    vectors = [v for v in state.values() if v.ndim == 1]
+    return len(vectors[-1]) if vectors and len(vectors[-1]) > 1 else None
+
+def _fitted(name, state, **kwargs): # the network, and how the weights fit
+    net = _made(name, _last(state), **kwargs)
     prefix, view, misfit = _best_view(_bare(net), state)
     k = _classes_in(_bare(net), view, misfit[2]) if misfit[2] and not misfit[0] else None
-    if not k or k == n_classes: return net, prefix, view, misfit
+    if not k: return net, prefix, view, misfit
     require(k > 1, 'path', f'its weights for {name} give one logit', 'Give a network of two classes or more')
     net = _made(name, k, **kwargs)
     return net, *_best_view(_bare(net), state)
 
+def _own_statistics(net, state, prefix): # those that a network of `create_model` has beside its weights
+    found = {k: f'{prefix.removesuffix("net.")}normalise.{k}' for k in ('mean', 'std')}
+    if not prefix.endswith('net.') or not all(k in state for k in found.values()): return []
+    for k, where in found.items():
+        getattr(net.normalise, k).copy_(state[where])
+        net.recipe['kwargs'][k] = state[where].flatten().tolist()
+    return list(found.values())
+
 def with_weights(
     name:str, # an architecture, as `create_model` knows it
     path, # a file with one of `ENDINGS`
-    n_classes:int=None, # of its answers, 2 or more; as many as the weights have
     classes:list=None, # names of the outputs, where the file's neighbours say them
     **kwargs, # for the network itself
 ) -> nn.Module: # on the CPU, in eval mode
     "A network with the weights of a file, all of them. Raises `KDError` if they do not fit."
     state, where = read_weights(path)
-    net, prefix, view, misfit = _fitted(name, state, n_classes, **kwargs)
-    fix = 'Name the architecture that they are of: ARCHITECTURE@FILE'
+    net, prefix, view, misfit = _fitted(name, state, **kwargs)
+    fix = 'Name the architecture that they are of, ARCHITECTURE@FILE; with arguments, package.module:function@FILE'
     require(not any(misfit), 'path', f'the weights in {path} are not those of {name}: {_told(misfit)}', fix)
     _fill(_bare(net), view)
-    left = [k for k in state if not (k.startswith(prefix) and k.removeprefix(prefix) in view)]
+    stats = _own_statistics(net, state, prefix)
+    left = [k for k in state if not (k.startswith(prefix) and k.removeprefix(prefix) in view) and k not in stats]
     _note_file(path, net, prefix, left, where)
     if classes and len(classes) == net.recipe['n_classes']: net.recipe['classes'] = classes
     return net.eval()
@@ -164,15 +176,15 @@ def _architectures(path): # those that a file's name may mean, torchvision's bef
     except KDError: return found
     return found + [f'timm:{_stem(path)}']*(_stem(path) in timm.list_models() + timm.list_models(pretrained=True))
 
-def _by_file_name(path, n_classes):
+def _by_file_name(path):
     names = _architectures(path)
     alone = f' and has no {_paths(path)[1].name} beside it' if Path(path).suffix == '.safetensors' else ''
     require(names, 'path', f'{path} does not say which architecture its weights are of{alone}', NAME.format(path, path))
     for name in names[:-1]:
-        try: return with_weights(name, path, n_classes)
+        try: return with_weights(name, path)
         except KDError as e:
             if 'are not those of' not in str(e): raise
-    return with_weights(names[-1], path, n_classes)
+    return with_weights(names[-1], path)
 
 # %% ../../nbs/25_models.files.ipynb #74d24527
 WEIGHTS = 'model.safetensors', 'pytorch_model.bin' # as the hub's folders call them
@@ -194,25 +206,36 @@ def _names(found, n): # of the outputs, each once; None where they are not there
     return names if len(set(names)) == len(names) == n and not numbered else None
 
 # %% ../../nbs/25_models.files.ipynb #5e3f2807
+def _model_args(config, folder): # without what is given by itself
+    given = config.get('model_args') or {}
+    known = isinstance(given, dict) and not {'name', 'model_name', 'n_classes', 'seed', 'mean', 'std'} & set(given)
+    require(known, 'path', f'{folder}/config.json has model_args that no network takes', 'Take them out')
+    return dict(given)
+
 def _timm_folder(folder, config): # as timm writes it
     cfg = config.get('pretrained_cfg', config)
     cfg = cfg if isinstance(cfg, dict) else {}
-    name, kwargs = f'timm:{config["architecture"]}', dict(config.get('model_args') or {})
+    name, kwargs = f'timm:{config["architecture"]}', _model_args(config, folder)
     check_recipe(name, kwargs, 'path', folder/'config.json')
     if cfg.get('fixed_input_size') and cfg.get('input_size'): kwargs.setdefault('img_size', cfg['input_size'][-1])
     stats = {k: cfg[k] for k in ('mean', 'std') if cfg.get(k)}
-    n = config.get('num_classes') or cfg.get('num_classes')
+    n = kwargs.pop('num_classes', None) or config.get('num_classes') or cfg.get('num_classes')
     classes = _names(config.get('label_names') or cfg.get('label_names'), n)
-    return with_weights(name, _weights_in(folder), n, classes, **stats, **kwargs)
+    return with_weights(name, _weights_in(folder), classes, **stats, **kwargs)
 
 # %% ../../nbs/25_models.files.ipynb #350c45b9
+def _in_unit(said): # statistics of pixels in [0, 1], whatever scale they are brought to first
+    scale = 255*said.get('rescale_factor', 1/255) if said.get('do_rescale', True) else 255
+    shift = 1. if said.get('rescale_offset') else 0.
+    scaled = dict(mean=[(m + shift)/scale for m in said['image_mean']], std=[s/scale for s in said['image_std']])
+    return {k: [round(v, 6) for v in values] for k, values in scaled.items()}
+
 def _processed(folder, config, transformers): # mean and std of pixels in [0, 1], and where they are from
     path = folder/'preprocessor_config.json'
     if path.is_file():
         said = _read_json(path)
-        if said.get('do_normalize') is False: return dict(mean=[0.]*3, std=[1.]*3), path.name
-        if said.get('image_mean') and said.get('image_std'):
-            return dict(mean=said['image_mean'], std=said['image_std']), path.name
+        plain = dict(image_mean=[0.]*3, image_std=[1.]*3) if said.get('do_normalize') is False else {}
+        if plain or said.get('image_mean') and said.get('image_std'): return _in_unit(said | plain), path.name
     known = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING.get(type(config), None)
     kinds = known.values() if isinstance(known, dict) else known or ()
     for kind in kinds:
@@ -227,6 +250,7 @@ def _check_loaded(about, folder, kind): # what transformers said of the weights
 def _opened(folder, transformers): # configuration and network
     own = dict(trust_remote_code=False, local_files_only=True)
     transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(str(folder), **own)
         net, about = transformers.AutoModelForImageClassification.from_pretrained(
@@ -281,7 +305,7 @@ def _from_hub(what): # a folder, or a name on the hub
     return _hub_folder(_snapshot(name))
 
 # %% ../../nbs/25_models.files.ipynb #2193b89d
-def _read_file(path, n_classes, trust): # what is there
+def _read_file(path, trust): # what is there
     path, saved = Path(path), _paths(path)
     if path.name == 'config.json': return _hub_folder(path.parent)
     if path.suffix == '.json' or saved[1].is_file() or not path.exists(): return load_model(path, trust=trust)
@@ -289,7 +313,7 @@ def _read_file(path, n_classes, trust): # what is there
     if path.suffix == '.safetensors' and (path.parent/'config.json').is_file(): return _hub_folder(path.parent)
     ok = path.suffix.lower() in ENDINGS
     require(ok, 'path', f'{path} is no file of weights', f'Give one that ends in {", ".join(ENDINGS)}, or answers:FILE')
-    return _by_file_name(path, n_classes)
+    return _by_file_name(path)
 
 def names_file(
     what:str, # what a person typed
@@ -312,15 +336,15 @@ def _check_there(what): # a path of nothing
 
 def load_network(
     what:str, # a file, a folder or a name, see the table above
-    n_classes:int=None, # of its answers, 2 or more; as many as its weights have
+    n_classes:int=None, # of one by name, 2 or more; as many as its weights have
     trust=(), # True, or names of functions, `package.module:function`, that a file may have called
 ) -> nn.Module: # takes pixels, gives logits; on the CPU, in eval mode
     "A finished network. Raises `KDError` with one line for whatever is none. No file is run."
     what = os.path.expanduser(str(what))
     name, at, path = what.partition('@')
     with _from_here():
-        if is_there(what): return _read_file(what, n_classes, trust)
+        if is_there(what): return _read_file(what, trust)
         if what.startswith(tuple(HUB)): return _from_hub(what)
-        if at: return with_weights(name, os.path.expanduser(path), n_classes)
+        if at: return with_weights(name, os.path.expanduser(path))
         if what not in model_names(): _check_there(what)
         return create_model(what, n_classes, pretrained=True)

@@ -43,6 +43,11 @@ class Member:
         "Its name and seed, by which `Cast.logits` and all that follows from it is looked up."
         return self.model, self.seed
 
+    @property
+    def looks(self) -> bool:
+        "Whether it looks at pixels: a table of answers does not."
+        return not isinstance(self.net, Answers)
+
 # %% ../../nbs/40_probes.core.ipynb #4248203f
 def _check_names(students, others, independent):
     for name in students: check_name('students', name, roles=() if name == independent else (*ROLES, *HEADINGS))
@@ -227,13 +232,11 @@ def at_once(
     size:int, # pixels of each side
     device=None, # where to run; None is the CPU
 ) -> int: # 1 or more
-    "How many images a network takes at once: of large ones on a CPU no more than 8 of 224 pixels, which is fastest."
+    "How many images a network takes at once: of large ones on a CPU no more than 4 of 224 pixels, which is fastest."
     on_cpu = torch.device(device or 'cpu').type == 'cpu'
-    return min(bs, max(1, 8*224**2//size**2)) if on_cpu and size > LARGE else bs
+    return min(bs, max(1, 4*224**2//size**2)) if on_cpu and size > LARGE else bs
 
 # %% ../../nbs/40_probes.core.ipynb #0da1854e
-def _looks(member): return not isinstance(member.net, Answers)
-
 @patch
 def logits(self:Cast,
     images, # an `Images`
@@ -243,8 +246,8 @@ def logits(self:Cast,
     "The logits of all networks on the clean images, computed once for a cast and a set of images."
     self._meet(images)
     if id(images) not in self._logits:
-        seen = {m.key: [] if _looks(m) else [m.net.of(images, m.model)] for m in self.networks}
-        looking = [m for m in self.networks if _looks(m)]
+        seen = {m.key: [] if m.looks else [m.net.of(images, m.model)] for m in self.networks}
+        looking = [m for m in self.networks if m.looks]
         with self.run(device, images), torch.inference_mode():
             batches = images.batches(at_once(bs, images.size, device), device) if looking else ()
             for x, _, _ in progress(batches, 'clean images'):
@@ -357,6 +360,12 @@ class Probe:
         "The names of its arguments."
         return list(inspect.signature(self.ask).parameters) if self.ask else []
 
+    @property
+    def defaults(self) -> dict:
+        "Its arguments that have a default, with it."
+        known = inspect.signature(self.ask).parameters if self.ask else {}
+        return {k: p.default for k, p in known.items() if p.default is not p.empty}
+
     def passes_of(self,
         cast, # a `Cast`
         size:int, # pixels of each side of the images
@@ -365,8 +374,7 @@ class Probe:
     ) -> dict: # `member.key` -> passes of an image through the network, and how many of them with gradients; or None
         """What the probe and its picture cost beyond the answers to the images themselves, which all probes share: what
         `passes` says, given the same with all arguments as a dict."""
-        known = {k: p.default for k, p in inspect.signature(self.ask).parameters.items() if p.default is not p.empty}
-        return self.passes and self.passes(cast, size, sets, known | given)
+        return self.passes and self.passes(cast, size, sets, self.defaults | given)
 
 def every(
     cast, # a `Cast`
@@ -424,5 +432,5 @@ def unable(self:Cast,
     named=(), # names of networks whose layers are told
 ) -> str:
     "Why a probe cannot be asked of these networks, in a line; an empty one if it can."
-    reasons = (_unable(m, probe, named) if _looks(m) else _unable_table(m, probe, domains) for m in self.networks)
+    reasons = (_unable(m, probe, named) if m.looks else _unable_table(m, probe, domains) for m in self.networks)
     return next(filter(None, reasons), '')

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 # %% ../../nbs/42_probes.localization.ipynb #e78a5636
-from ..core import progress, require
+from ..core import KDError, progress, require
 from ..torch_core import generator
 from ..data.images import check_pixels
 from ..models.anatomy import anatomy as find_anatomy, frozen, n_classes, taps
@@ -30,20 +30,27 @@ def _check_labels(y, n, classes):
             'Give labels that the network has an output for')
 
 # %% ../../nbs/42_probes.localization.ipynb #d77ba8c1
+def _gradient(evidence, activation, name):
+    try: return torch.autograd.grad(evidence, activation)[0]
+    except RuntimeError as e: # the way from the logits is cut, or something on it knows no gradient
+        require(False, 'layers', f'no gradient comes from the logits to {name} ({str(e).splitlines()[0]})',
+                'Name another last_map by layers, or leave Grad-CAM out')
+
 def grad_cam(
     net, # pixels in, logits N x n_classes out
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
     y:torch.Tensor, # N integers: the class whose evidence is shown, the true one in the study
     anatomy=None, # an `Anatomy` that names the last feature map; None asks `models.anatomy(net)`
 ) -> tuple: # maps N x h x w, zero or more, at the size of the last feature map; logits N x n_classes
-    "Grad-CAM (Selvaraju 2017, equations 1 and 2) by the head's gradient. Raises `KDError` for bad pixels or labels."
+    "Grad-CAM (Selvaraju 2017, equations 1 and 2) by the head's gradient. Raises `KDError`."
     where = anatomy or find_anatomy(net)
+    name = where.cam
     check_pixels(x)
-    with frozen(net), torch.enable_grad(), taps(net, where.last_map, grad=True) as seen:
+    with frozen(net), torch.enable_grad(), taps(net, name, grad=True) as seen:
         logits = net(x)
         _check_labels(y, *logits.shape)
-        gradient, = torch.autograd.grad(logits.gather(1, y[:, None]).sum(), seen[where.last_map])
-    activation, gradient = where.to_map(seen[where.last_map].detach()), where.to_map(gradient)
+        gradient = _gradient(logits.gather(1, y[:, None]).sum(), seen[name], name)
+    activation, gradient = where.to_map(seen[name].detach()), where.to_map(gradient)
     weights = gradient.mean((2, 3), keepdim=True)
     return (weights*activation).sum(1).relu(), logits.detach()
 
@@ -84,17 +91,19 @@ def _defaults(method, x, options):
 def _captum_maps(net, x, y, method, where, options):
     attribution, pixels = _captum(method), x.detach().clone().requires_grad_()
     by_layer = 'layer' in inspect.signature(attribution.__init__).parameters
-    layer = [net.get_submodule(where.last_map)] if by_layer else []
+    layer = [net.get_submodule(where.cam)] if by_layer else []
     with frozen(net), _not_in_place(net), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         found = attribution(net, *layer).attribute(pixels, target=y, **_defaults(method, x, options)).detach()
     return found.sum(1).relu() if method == 'LayerGradCam' else found.abs().sum(1)
 
 # %% ../../nbs/42_probes.localization.ipynb #6f51e00d
+def _is_by_layer(method): return 'Layer' in method or 'GradCam' in method # captum's of a layer
+
 def _check_layer(net, x, method, where):
     "captum's layer methods take the second dimension for the channels, which is wrong for tokens."
-    with frozen(net), torch.no_grad(), taps(net, where.last_map) as seen: net(x[:1])
-    raw = seen[where.last_map]
+    with frozen(net), torch.no_grad(), taps(net, where.cam) as seen: net(x[:1])
+    raw = seen[where.cam]
     require(where.to_map(raw).shape == raw.shape, 'method', f'{method!r} cannot read the tokens of a transformer',
             "Give 'grad_cam' or an attribution of pixels")
 
@@ -110,7 +119,7 @@ def attribute(
     "What in each image speaks for class `y`, by any method. Raises `KDError` for an unknown method."
     where = anatomy or find_anatomy(net)
     if method == 'grad_cam': return grad_cam(net, x, y, where)[0]
-    if 'Layer' in method or 'GradCam' in method:
+    if _is_by_layer(method):
         _captum(method)
         _check_layer(net, x, method, where)
     check_pixels(x)
@@ -159,7 +168,12 @@ def choose(
     return torch.randperm(len(images), generator=generator('choose', seed))[:n].sort().values
 
 # %% ../../nbs/42_probes.localization.ipynb #5994b390
-def _anatomies(cast, named): return {m.key: (named or {}).get(m.model) or find_anatomy(m.net) for m in cast.networks}
+def _anatomies(cast, named, cams):
+    "`member.key` -> its `Anatomy`; with `cams` a network without a proven last map is refused by its name."
+    found = {m.key: (named or {}).get(m.model) or find_anatomy(m.net) for m in cast.networks}
+    for (model, _), where in found.items():
+        if cams and where.last_map is None: raise KDError(f'layers: in {model}, {where.unclear}')
+    return found
 
 def _scores(maps, teachers, masks):
     "Metric -> values of a batch of maps beside the teacher's."
@@ -193,8 +207,9 @@ def localization(
     Raises `KDError` for an unknown method."""
     chosen = choose(images, n, seed)
     part, scores = images.subset(chosen), {m.key: [] for m in cast.networks}
-    where, bs = _anatomies(cast, anatomies), at_once(bs, images.size, device)
-    with cast.run(device, part if method == 'grad_cam' else None, [w.last_map for w in where.values()]):
+    where = _anatomies(cast, anatomies, method == 'grad_cam' or _is_by_layer(method))
+    bs, keep = at_once(bs, images.size, device), [w.last_map for w in where.values()]
+    with cast.run(device, part if method == 'grad_cam' else None, keep):
         for x, y, idxs in progress(part.batches(bs, device), 'localization', total=-(-len(part)//bs)):
             maps = {m.key: attribute(m.net, x, y, method, where[m.key], **options) for m in cast.networks}
             masks = None if part.masks is None else part.masks[idxs.cpu()]

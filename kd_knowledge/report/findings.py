@@ -231,15 +231,20 @@ def _read_config(path):
 def _read_list(path): return json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
 
 # %% ../../nbs/51_report.findings.ipynb #c95702f6
+def _whole(run): # the tables name the same networks
+    lost = sorted(set(run.estimates.student.dropna()) - set(run.values.model))
+    if lost: raise ValueError(f'estimates.csv has a student {lost[0]!r} that values.csv has not')
+    return run
+
 def _read_all(folder):
     "A `Run` from a folder that has all its files."
     images = folder/'images.csv'
     steps = sorted(RunFolder(folder).records(), key=lambda r: r['finished'])
-    return Run(folder, _read_config(folder/'config.yaml'),
+    return _whole(Run(folder, _read_config(folder/'config.yaml'),
                _read_table(folder/'accuracy.csv', 'network role seed accuracy'.split()),
                _read_table(folder/'estimates.csv', ESTIMATES), _read_table(folder/'values.csv', VALUES), steps,
                _read_list(folder/'notes.json'), _read_list(folder/'networks.json'),
-               _read_text(images) if images.exists() else None)
+               _read_text(images) if images.exists() else None))
 
 def read_run(
     folder, # a run folder, as a study leaves it

@@ -47,7 +47,7 @@ def _macro(name): return getattr(_templates().get_template('macros.html.j2').mod
 
 def _asset(name):
     "A style or a script, as it stands in its file."
-    return Markup(_templates().loader.get_source(_templates(), name)[0])
+    return Markup(_templates().loader.get_source(_templates(), name)[0]) # nosec B704: a file of the package
 
 # %% ../../nbs/54_report.html.ipynb #dfda6320
 def _scale(rows):

@@ -273,7 +273,7 @@ def load_study(
     return study.check()
 
 # %% ../../nbs/60_study.config.ipynb #aec3711f
-ELSEWHERE = 'device workers out'.split() # fields that change no result
+ELSEWHERE = 'device workers out minutes'.split() # fields that change no result, or only through what they choose
 READING = 'memory cache'.split() # arguments of data that say how images are read, which changes none of them
 
 def telling(

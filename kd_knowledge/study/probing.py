@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WORK', 'TRIAL', 'fitting', 'ask_probe', 'run_probe', 'write_accuracy', 'keep_notes', 'write_results', 'do_step',
-           'try_probes', 'find_network', 'load_asked']
+           'try_probes', 'able', 'find_network', 'read_images', 'load_asked']
 
 # %% ../../nbs/65_study.probing.ipynb #d5ffe9eb
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 
 # %% ../../nbs/65_study.probing.ipynb #5f68cfc5
-from ..core import atomic_path, check_name, require, write_json, write_table, write_text
+from ..core import atomic_path, check_name, note, require, write_json, write_table, write_text
 from ..torch_core import default_device
 from ..data.images import Images
 from ..data.datasets import domain_images, get_images, offers
@@ -194,6 +194,22 @@ def try_probes(
     domains = cache(lambda: {k: _few(v) for k, v in asked.domain_images(TRIAL).items()})
     for name in asked.probes: _try_probe(asked, name, cast, _few(images), domains)
 
+# %% ../../nbs/65_study.probing.ipynb #df53dcd1
+def able(
+    asked, # a `Study` or `Probing`
+    cast:Cast, # networks
+    domains, # a function that gives the domains, name -> `Images`; called if a probe takes them
+    named:bool, # whether somebody asked for these very probes
+): # the same with the probes that the networks can be asked
+    "Leave out probes that the networks cannot be asked, which is noted. Raises `KDError` for those that were asked for."
+    tables = not all(m.looks for m in cast.networks)
+    sets = lambda probe: domains() if tables and 'domains' in probe.takes else None
+    reasons = {name: cast.unable(PROBES[name], sets(PROBES[name]), getattr(asked, 'layers', ())) for name in asked.probes}
+    for name, why in reasons.items():
+        require(not (why and named), 'probes', f'{name} cannot be asked: {why}', 'Leave it out')
+        if why: note('probes', f'{name} is left out: {why}')
+    return replace(asked, probes=[name for name in asked.probes if not reasons[name]])
+
 # %% ../../nbs/65_study.probing.ipynb #ade4411f
 def find_network(
     network:str, # answers:FILE, or what `load_network` takes
@@ -224,7 +240,10 @@ def _named_students(students, trust=()):
     return found
 
 # %% ../../nbs/65_study.probing.ipynb #e7805bee
-def _read_images(probing, n):
+def read_images(
+    probing, # a `Probing`
+    n, # how many, 1 or more; None takes all
+):
     "The images that the options name, under labels of their own if there are any."
     unlabeled = dict(unlabeled=True) if probing.target == 'predicted' and Path(probing.data).is_dir() else {}
     args = probing.data_args | unlabeled
@@ -255,7 +274,7 @@ def cast(self:Probing,
     folder=None, # the run folder; the networks lie elsewhere
 ) -> Cast:
     "The cast that the options name, tried on two of the images, its answers in the order of their classes."
-    few, nets = _read_images(self, 2), _networks(self)
+    few, nets = read_images(self, 2), _networks(self)
     known = any(known_classes(net, few.vocab) for found in nets.values() for net in found)
     students = {name: found for name, found in nets.items() if name not in ('T', 'foreign')}
     others = {name: found for name, found in nets.items() if name == 'foreign'}
@@ -273,11 +292,11 @@ def images(self:Probing,
     cast:Cast, # that will look at them
 ) -> Images:
     "The images to probe with, under labels that the networks know."
-    images, n = _read_images(self, self.n), n_classes(cast.teacher)
+    images, n = read_images(self, self.n), n_classes(cast.teacher)
     if self.target == 'predicted': return _as_the_teacher_says(self, cast, images)
     require(len(images.vocab) == n, 'target', f'the images have {len(images.vocab)} classes, the networks {n}',
             "Give --target predicted to take the teacher's answers for the true classes")
-    for m in cast.firsts: note_scale(m.net, m.model, images)
+    for m in filter(lambda m: m.looks, cast.firsts): note_scale(m.net, m.model, images)
     return images
 
 # %% ../../nbs/65_study.probing.ipynb #9652e2e4
@@ -291,7 +310,7 @@ def load_asked(
 ): # the `Study` or `Probing` that was asked there
     "What a run folder was made for. Raises `KDError` if its config cannot be read, or names what it may not."
     path = Path(folder)/'config.yaml'
-    with option_names(config='folder'): config = read_settings(path)
+    with option_names(config='folder', base='folder'): config = read_settings(path)
     try: asked = (Study if 'seeds' in config else Probing)(**config)
     except TypeError as e:
         require(False, 'folder', f'{path} cannot be read, {e}', 'Make the run again with this version')

@@ -8,7 +8,7 @@ __all__ = ['GROWS', 'ANOTHER', 'ANSWERED_BY_T', 'untrained_learners', 'duration'
 # %% ../../nbs/68_study.run.ipynb #fb289d8e
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 from warnings import catch_warnings, simplefilter
@@ -28,7 +28,9 @@ from .config import (
 from .results import print_finished, print_results
 from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
 from .training import new_network, optimiser, study_dls
-from .probing import keep_notes, try_probes
+from .probing import able, keep_notes, TRIAL, try_probes
+from .plan import (
+    fitted, keep_plan, kept_choice, measure_costs, note_choice, plan_table, print_plan, thrifty)
 from .processes import do_steps, first_speaks, tell, work_together
 
 # %% ../../nbs/68_study.run.ipynb #8b048718
@@ -171,30 +173,59 @@ def _follow_first():
     return folder/'report.html'
 
 # %% ../../nbs/68_study.run.ipynb #41b4c755
-def _sums_of_weights(net):
-    "The sum of magnitudes of each tensor of a network's weights, to recognise it by."
-    return [round(float(p.detach().double().abs().sum()), 6) for p in net.parameters()]
+def _sums_of_weights(member):
+    "The sum of magnitudes of each tensor of a network's weights, or of its answers without any, to recognise it by."
+    tensors = [*member.net.parameters()] or [*member.look.answers.T]
+    return [round(float(p.detach().double().abs().sum()), 6) for p in tensors]
 
 def _probing_steps(probing, cast):
-    key = fingerprint(question(probing), [_sums_of_weights(m.net) for m in cast.networks])
+    key = fingerprint(question(probing), [_sums_of_weights(m) for m in cast.networks])
     return looking_steps(probing, [Step('networks', 'networks', key, [])])
 
 ANSWERED_BY_T = ("The true class of an image is here the teacher's own answer (--target predicted), "
                  "so the teacher's accuracy is 1 by definition.")
 
+def _planned(bench, kept, named):
+    "What the networks can be asked and what fits, tried on a few images, and what it will cost; all of it is told."
+    asked = kept or able(bench.asked, bench.cast, lambda: bench.domains, named)
+    few = replace(asked, n=TRIAL).images(bench.cast)
+    try_probes(asked, bench.cast, few)
+    costs = measure_costs(asked, bench.cast, few, bench.domains)
+    chosen = kept or fitted(asked, costs)
+    note_choice(asked, chosen, costs)
+    return chosen, plan_table(chosen, costs)
+
+def _with_cast(asked, cast):
+    bench = Bench(asked)
+    bench.cast = cast
+    return bench
+
+def _do_planned(bench, plan):
+    "Do the steps of a probing, and say how long it took beside what was planned."
+    start, steps = time.perf_counter(), _probing_steps(bench.asked, bench.cast)
+    if plan is not None: print_plan(plan, default_device(bench.asked.device or None))
+    do_steps(bench, steps)
+    took = (time.perf_counter() - start)/60
+    if plan is not None: print(f'Planned: {plan.minutes.sum():.1f} minutes; it took {took:.1f}.')
+
 def run_probing(
     probing:Probing, # what to do
 ) -> Path: # of the report
     "Probe finished networks and report. Raises `KDError` before anything is written if the options cannot work."
-    probing = check_names(probing.check()).filled()
-    default_device(probing.device or None)
-    _check_probing_folder(probing, probing.out)
-    bench = Bench(probing)
-    with noted() as notes: try_probes(probing, bench.cast, bench.images)
+    asked = check_names(probing.check()).filled()
+    default_device(asked.device or None)
+    kept, plan = kept_choice(RunFolder(asked.out), asked), None
+    bench = Bench(kept or thrifty(asked))
+    if kept or asked.minutes is None: _check_probing_folder(bench.asked, asked.out)
+    with noted() as notes:
+        done = kept and all(bench.run.done(s.name, s.key) for s in _probing_steps(kept, bench.cast))
+        if not done: chosen, plan = _planned(bench, kept, bool(probing.probes))
+    if not kept: bench = _with_cast(chosen, bench.cast)
     with bench.run as run, option_names(path='out'):
-        _check_probing_folder(probing, probing.out)
-        _write_config(run.path, probing)
-        keep_notes(run, [ANSWERED_BY_T]*(probing.target == 'predicted') + notes)
-        do_steps(bench, _probing_steps(probing, bench.cast))
+        _check_probing_folder(bench.asked, asked.out)
+        _write_config(run.path, bench.asked)
+        if not kept: keep_plan(run, asked, bench.asked, plan)
+        keep_notes(run, [ANSWERED_BY_T]*(asked.target == 'predicted') + notes)
+        _do_planned(bench, plan)
         print_results(run.path)
-    return Path(probing.out)/'report.html'
+    return Path(asked.out)/'report.html'

@@ -1,13 +1,16 @@
 "The anatomy of all families, what is read half-way, and what is left behind: nothing."
 from collections import OrderedDict
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
-from kd_knowledge.core import KDError
-from kd_knowledge.models import Anatomy, anatomy, conv_names, create_model, find_module, frozen, n_classes, taps
+from kd_knowledge.core import KDError, KDWarning, noted
+from kd_knowledge.models import Anatomy, anatomy, conv_names, create_model, find_module, frozen, n_classes, name_layers, taps
+from kd_knowledge.probes import grad_cam
 from tests.models.common import check, mixed, pixels, quick, state
+from tests.models.networks import table
 
 HIERARCHICAL = ['resnet18', 'resnet50', 'vgg11', 'vgg11_bn', 'densenet121', 'mobilenet_v2', 'mobilenet_v3_small',
                 'mobilenet_v3_large', 'shufflenet_v2_x0_5', 'efficientnet_b0', 'convnext_tiny', 'swin_t', 'swin_v2_t',
@@ -41,8 +44,23 @@ def test_timm_transformers():
     assert found.prefix == 5 and sides == [4] * 12
     _, sides = check('timm:swin_tiny_patch4_window7_224', 112, img_size=112)
     assert sides == [28, 14, 7, 4]
-    two_heads = create_model('timm:deit_tiny_distilled_patch16_224', 7, img_size=64)
-    with pytest.raises(KDError, match='head='): anatomy(two_heads)
+
+
+def test_two_heads():
+    pytest.importorskip('timm')
+    net = create_model('timm:deit_tiny_distilled_patch16_224', 7, seed=0, img_size=64).eval()
+    found = anatomy(net)
+    assert found.last_map == 'net.blocks.11.norm1' and found.prefix == 2 and found.logits == 'net'
+    assert found.penultimate == 'net.head:input+net.head_dist:input' == find_module(net, 'head+head_dist').replace(
+        '+', ':input+') + ':input'
+    with frozen(net), taps(net, found.penultimate, found.logits) as seen: logits = net(pixels(64))
+    weight = torch.cat([net.net.head.weight, net.net.head_dist.weight], 1) / 2
+    bias = (net.net.head.bias + net.net.head_dist.bias) / 2
+    assert torch.allclose(seen[found.penultimate] @ weight.T + bias, logits, atol=1e-5)
+    maps, _ = grad_cam(net, pixels(64), torch.tensor([1, 4]))
+    assert maps.shape == (2, 4, 4) and maps.amax() > 0
+    with pytest.raises(KDError, match='Name one layer'):
+        with taps(net, found.penultimate, grad=True): net(pixels(64))
 
 
 SIZED = ['resnet18', 'vgg11', 'densenet121', 'mobilenet_v3_small', 'efficientnet_b0', 'convnext_tiny', 'swin_t']
@@ -225,3 +243,77 @@ def test_to_map():
     assert plain.to_map(torch.zeros(2, 5, 3)).shape == (2, 3, 2, 2) and plain.to_map(four[:, :, 0, 0]).shape == (2, 3)
     with pytest.raises(KDError, match='square'): Anatomy(['a'], 'a', 'h', 'h', prefix=1).to_map(torch.zeros(2, 4, 3))
     with pytest.raises(KDError, match='activation'): plain.to_map(torch.zeros(3))
+
+
+class Heads(nn.Module):
+    "Two networks, or one network twice, whose mean is the answer."
+    def __init__(self, *nets):
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x): return torch.stack([net(v) for net, v in zip(self.nets, (x, x.flip(3)))]).mean(0)
+
+
+class Skip(nn.Module):
+    "A head that reads an earlier map beside the last."
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)
+        self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Linear(14, 5)
+
+    def forward(self, x):
+        early = self.first(x).relu()
+        return self.head(torch.cat([self.pool(v).flatten(1) for v in (early, self.second(early).relu())], 1))
+
+
+def test_a_layer_that_is_not_all_is_refused_for_grad_cam_alone():
+    a, b = (create_model('resnet_small', 5, seed=s, width=4).eval() for s in (0, 1))
+    for net, line in ((Heads(a, b), 'nets.0.net.layer3, nets.1.net.layer3 do so together'),
+                      (Heads(a, a), 'no single run of nets.0.net.layer3'), (Skip(), 'first, second do so together')):
+        with noted() as notes: found = anatomy(net.eval(), 32)
+        assert found.last_map is None and len(found.layers) >= 3 and len(notes) == isinstance(net, Heads)
+        with pytest.raises(KDError, match=line): grad_cam(net, pixels(32), torch.tensor([0, 1]))
+    with pytest.warns(KDWarning, match='a part of what the network sees'): found = anatomy(Skip(), last_map='second')
+    assert found.cam == 'second' and grad_cam(Skip(), pixels(32), torch.tensor([0, 1]), found)[0].shape == (2, 8, 8)
+
+
+def test_no_gradient_no_proof_and_no_crash():
+    class Still(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+        def forward(self, x): return self.net(x).detach()
+    small = create_model('resnet_small', 5, seed=0, width=4).eval()
+    quantised = torch.ao.quantization.quantize_dynamic(deepcopy(small), {nn.Linear})
+    for net in Still(small), quantised:
+        found = anatomy(net)
+        assert [s.rpartition('.')[2] for s in found.stages] == ['stem', 'layer1', 'layer2', 'layer3']
+        with pytest.raises(KDError, match='layers: no gradient comes from its answers'): found.cam
+    half = anatomy(deepcopy(small).half())
+    assert half.last_map == 'net.layer3'
+
+
+def test_named_layers_stay_with_the_network():
+    net = create_model('resnet_small', 5, seed=0, width=4)
+    name_layers(net, last_map='layer2', stages=['layer1', 'layer2'])
+    for kept in net, around(net, lambda x: x, lambda z: z):
+        found = anatomy(kept)
+        assert [s.rpartition('.')[2] for s in (*found.stages, found.cam)] == ['layer1', 'layer2', 'layer2']
+    assert anatomy(net, last_map='layer3').cam == 'net.layer3'
+    with pytest.raises(KDError, match='Did you mean net.layer3'): name_layers(net, last_map='layr3')
+
+
+QUICK = ['resnet18', 'squeezenet1_1', 'timm:hrnet_w18_small', 'timm:mambaout_femto', 'timm:pit_ti_distilled_224',
+         'timm:xcit_nano_12_p16_224', 'timm:crossvit_tiny_240', 'timm:shvit_s1']
+
+
+def test_a_handful_of_the_table():
+    "The whole of it: `python -m tests.models.networks`."
+    pytest.importorskip('timm')
+    found = table(QUICK).set_index('network')
+    assert dict(found.last_map.dropna()) == {
+        'resnet18': 'net.layer4', 'squeezenet1_1': 'net.features', 'timm:hrnet_w18_small': 'net.final_layer',
+        'timm:mambaout_femto': 'net.stages', 'timm:pit_ti_distilled_224': 'net.transformers.2.blocks.3.norm1',
+        'timm:xcit_nano_12_p16_224': 'net.blocks.11', 'timm:shvit_s1': 'net.stages'}
+    assert 'do so together' in found.proof['timm:crossvit_tiny_240']
+    assert found.proof['resnet18'] == 'all' and found.proof['timm:pit_ti_distilled_224'] == 'patches'

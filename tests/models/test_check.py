@@ -164,7 +164,7 @@ MENDED = dict(  # and these are mended, with words of the note
     dict_=(giving(lambda z, x: dict(logits=z, features=z)), "'logits' is taken"),
     other_key=(giving(lambda z, x: dict(out=z, maps=x)), "'out' is taken"),
     output=(giving(lambda z, x: Output(z)), 'it gives a Output, of which logits is taken'),
-    maps=(giving(lambda z, x: z[:, :, None, None]), 'made N x 3'),
+    token=(giving(lambda z, x: z[:, None]), 'made N x 3'),
     squeezed=(giving(lambda z, x: z[:, :, None].squeeze()), '3 for one, made N x 3'),
     softmax=(giving(lambda z, x: z.softmax(1)), 'probabilities, of which the logarithms'),
     sigmoid=(giving(lambda z, x: z.sigmoid()), 'sigmoid'),
@@ -192,6 +192,7 @@ REFUSED = dict(  # with words of the line
     no_logits=(giving(lambda z, x: dict(a=x)), 'none may be'), nothing=(giving(lambda z, x: None), 'NoneType'),
     text=(giving(lambda z, x: 'cat'), 'gives a str'),
     map_=(giving(lambda z, x: z[:, :, None, None].expand(-1, -1, 4, 4)), '2x3x4x4 for 2 images: maps'),
+    pixel=(giving(lambda z, x: z[:, :, None, None]), 'maps of one pixel. Put nn.Flatten() behind it'),
     tokens=(giving(lambda z, x: z[:, None].expand(-1, 5, -1)), '2x5x3'), indices=(giving(lambda z, x: z.argmax(1)), 'class indices'),
     turned=(giving(lambda z, x: z.T), '3x2 for 2 images'), summed=(giving(lambda z, x: z.sum(0)), '3 for 2 images'),
     complex_=(giving(lambda z, x: z + 1j), 'complex'), nan=(giving(lambda z, x: z/0), 'NaN or infinity'),
@@ -298,7 +299,7 @@ def test_the_same_network_twice_is_told():
 
 def test_layers_of_a_mended_network_are_found():
     bare = create_model('resnet_small', 5, seed=0, width=4)
-    net = checked(nn.Sequential(bare.half(), nn.Unflatten(1, (5, 1, 1))), 'KL', levels(size=32))
+    net = checked(nn.Sequential(bare.half(), nn.Unflatten(1, (1, 5))), 'KL', levels(size=32))
     found, x = anatomy(net, 32), torch.rand(2, 3, 32, 32)
     with frozen(net), taps(net, found.last_map, found.penultimate) as seen: net(x)
     assert seen[found.last_map].ndim == 4 and seen[found.penultimate].ndim == 2
@@ -308,8 +309,8 @@ def test_scales():
     class Bytes(Level):
         def forward(self, x): return -abs(self.grey(x)[:, :1]/255 - self.levels)
     with noted() as notes:
-        note_scale(Bytes(), 'KL', levels())
-        note_scale(Level(), 'T', levels())
+        note_scale(Bytes(), 'KL', levels(n=24))
+        note_scale(Level(), 'T', levels(n=24))
     assert len(notes) == 1 and notes[0].startswith('KL: 33% of its answers are right, and 100% are where pixels are from 0')
 
 
