@@ -7,7 +7,7 @@ __all__ = ['JUDGEMENTS', 'KINDS', 'LEAST', 'SHARE', 'EFFECTS', 'SIMULATED', 'VAL
            'LIMIT', 'controls', 'unstarred', 'sentence', 'share', 'simulate', 'simulated_run', 'Run', 'read_run',
            'headlines', 'shares', 'tally', 'compared', 'accuracy_warnings', 'condition_warnings', 'accuracy_table',
            'metrics', 'teacher_values', 'other_values', 'estimates_table', 'part_table', 'part_tables', 'write_images',
-           'write_networks', 'Card', 'cards', 'steps_table', 'run_facts']
+           'write_networks', 'Card', 'cards']
 
 # %% ../../nbs/51_report.findings.ipynb #c19e1f97
 import json
@@ -622,32 +622,3 @@ def cards(
 ) -> list: # of `Card`, in the order of the cast; empty where the run folder does not tell
     "A card for each name of a network."
     return [_card(run, name) for name in dict.fromkeys(n['network'] for n in run.networks)]
-
-# %% ../../nbs/51_report.findings.ipynb #4cade702
-def _seconds(seconds):
-    "A duration in words: `8.3 s`, `2 min 5 s`, `3 h 4 min`."
-    if seconds < 60: return f'{seconds:.1f} s'
-    minutes, rest = divmod(round(seconds), 60)
-    return f'{minutes} min {rest} s' if minutes < 60 else f'{minutes//60} h {minutes%60} min'
-
-def _step_values(steps, name):
-    "Each different value that the steps recorded under `name`, as text."
-    values = [s[name] for s in steps if s.get(name)]
-    texts = [', '.join(f'{k} {v}' for k, v in o.items()) if isinstance(o, dict) else str(o) for o in values]
-    return '; '.join(dict.fromkeys(texts))
-
-def steps_table(
-    run:Run, # a finished run
-) -> pd.DataFrame: # columns step, seconds, finished, in words
-    "All steps, oldest first."
-    rows = [(s['step'], f'{s["seconds"]:.1f}' if 'seconds' in s else '–', s['finished']) for s in run.steps]
-    return pd.DataFrame(rows, columns=['step', 'seconds', 'finished'])
-
-def run_facts(
-    run:Run, # a finished run
-) -> dict: # heading -> words, those that are known
-    "How many steps there were, with what they were done, and on what."
-    total = _seconds(sum(s.get('seconds', 0) for s in run.steps))
-    facts = {'Steps': f'{len(run.steps)}, {total} in all', 'Versions': _step_values(run.steps, 'versions'),
-             'Device': _step_values(run.steps, 'device') or run.config.get('device')}
-    return {k: v for k, v in facts.items() if v}

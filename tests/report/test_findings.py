@@ -6,7 +6,8 @@ import pytest
 from kd_knowledge.core import KDError
 from kd_knowledge.report.findings import (
     accuracy_table, accuracy_warnings, cards, compared, condition_warnings, controls, estimates_table, headline,
-    headlines, metrics, part_tables, read_run, run_facts, sentence, share, shares, tally, teacher_values, unstarred)
+    headlines, metrics, part_tables, read_run, sentence, share, shares, tally, teacher_values, unstarred)
+from kd_knowledge.report.html import run_facts
 from kd_knowledge.report.html import write_report
 from tests.report.runs import CONDITIONS, VERDICTS, make_full_run, make_run, row
 
