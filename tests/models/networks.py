@@ -1,8 +1,7 @@
-"""Many networks of torchvision and timm, with random weights: is the layer of Grad-CAM proven, and is it looked at?
+"""Many networks of torchvision and timm, with random weights: is the layer of Grad-CAM proven, and does the proof hold?
 
 `python -m tests.models.networks [--csv FILE] [NAME ...]` prints the table. `proof` is `all` where nothing goes past the
-layer, `patches` where only what the class tokens know goes past it, else why there is none. `places` says in how many of
-four quarters of the image a change shows most in the same quarter of the map."""
+layer, `patches` where only what the class tokens know goes past it, else why there is none."""
 import argparse, gc, time, warnings
 
 import pandas as pd
@@ -66,20 +65,6 @@ def pixel_gradient(net, x, *cut):
     return 0. if g is None else g.abs().max().item()
 
 
-def quarters(maps): return torch.stack([h.mean((1, 2, 3)) for w in maps.chunk(2, 2) for h in w.chunk(2, 3)])
-
-
-def places(net, where, side):
-    "In how many quarters of an image a change shows most in the same quarter of the map."
-    x = pictures(side).repeat(5, 1, 1, 1)
-    for i in range(4):
-        a, b = (i // 2) * side // 2, (i % 2) * side // 2
-        x[i + 1, :, a:a + side // 2, b:b + side // 2] = 1 - x[i + 1, :, a:a + side // 2, b:b + side // 2]
-    with frozen(net), torch.no_grad(), taps(net, where.cam) as seen: net(x)
-    maps = where.to_map(seen[where.cam])
-    return int((quarters((maps[1:] - maps[:1]).abs()).argmax(0) == torch.arange(4)).sum())
-
-
 def row(family, name):
     "What is found in a network, and whether it holds."
     options = dict(init_weights=False) if name.startswith('vgg') else {}
@@ -96,7 +81,7 @@ def row(family, name):
     maps, _ = grad_cam(net, x, torch.tensor([3]), found)
     whole, rest = pixel_gradient(net, x), pixel_gradient(net, x, found.cam)
     assert whole > 0 and maps.shape[1] == maps.shape[2] > 1
-    return about | dict(proof='patches' if rest else 'all', map=maps.shape[1], places=places(net, found, side))
+    return about | dict(proof='patches' if rest else 'all', map=maps.shape[1])
 
 
 def table(names=(), show=lambda line: None):
@@ -109,8 +94,8 @@ def table(names=(), show=lambda line: None):
             rows.append(row(family, name))
         show('  '.join(f'{k} {v}' for k, v in rows[-1].items()))
         gc.collect()
-    columns = 'family network side last_map map proof places seconds'.split()
-    return pd.DataFrame(rows).reindex(columns=columns).astype({'map': 'Int64', 'places': 'Int64'})
+    columns = 'family network side last_map map proof seconds'.split()
+    return pd.DataFrame(rows).reindex(columns=columns).astype({'map': 'Int64'})
 
 
 def main():
@@ -119,7 +104,7 @@ def main():
     parser.add_argument('--csv', help='where the table is written')
     args = parser.parse_args()
     found = table(args.names, lambda line: print(line, flush=True))
-    print(f'{len(found)} networks of {found.family.nunique()} families, {found.places.notna().sum()} with a proven map, '
+    print(f'{len(found)} networks of {found.family.nunique()} families, {found.last_map.notna().sum()} with a proven map, '
           f'in {found.seconds.sum():.0f} s')
     if args.csv: found.to_csv(args.csv, index=False)
 

@@ -315,5 +315,5 @@ def test_a_handful_of_the_table():
         'resnet18': 'net.layer4', 'squeezenet1_1': 'net.features', 'timm:hrnet_w18_small': 'net.final_layer',
         'timm:mambaout_femto': 'net.stages', 'timm:pit_ti_distilled_224': 'net.transformers.2.blocks.3.norm1',
         'timm:xcit_nano_12_p16_224': 'net.blocks.11', 'timm:shvit_s1': 'net.stages'}
-    assert 'do so together' in found.proof['timm:crossvit_tiny_240'] and (found.places.dropna() >= 3).all()
+    assert 'do so together' in found.proof['timm:crossvit_tiny_240']
     assert found.proof['resnet18'] == 'all' and found.proof['timm:pit_ti_distilled_224'] == 'patches'
