@@ -10,7 +10,6 @@ import csv
 import io
 import os
 import re
-import sys
 from pathlib import Path
 
 # %% ../../nbs/13_data.folders.ipynb #92203d0f
@@ -233,9 +232,9 @@ def _listed_classes(folder, part, paths, vocab):
 _SAID = set() # what was said of each split in this process
 
 def _say(split, text):
-    "Say once, on stderr, what a split is made of; the same text for `Images.source`."
+    "Print once what a split is made of; the same text for `Images.source`."
     text = f'{split} is {text}'
-    if text not in _SAID: print(f'data: {text}', file=sys.stderr)
+    if text not in _SAID: print(f'data: {text}', flush=True)
     _SAID.add(text)
     return dict(source=text)
 

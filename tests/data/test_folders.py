@@ -189,7 +189,7 @@ def test_links_are_followed_but_not_upwards(tmp_path):
 def test_what_each_split_is_made_of_is_said_once(tmp_path, capsys):
     dots(tmp_path, *(f'{k}/{i}.png' for k in 'ab' for i in range(5)))
     for _ in range(2): images = get_images(tmp_path)
-    assert capsys.readouterr().err.count('data: valid is a fifth of') == 1
+    assert capsys.readouterr().out.count('data: valid is a fifth of') == 1
     assert images.source == f'valid is a fifth of {tmp_path} by seed 0 (2 of 10 images, 2 classes)'
     assert images.subset([0]).source == join(images, images).source == images.source
 

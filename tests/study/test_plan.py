@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from kd_knowledge.cli import kd_probe
+from kd_knowledge.models import create_model, save_model
 from kd_knowledge.probes import Cast
 from kd_knowledge.probes.core import PROBES
 from tests.probes.common import some_images
@@ -56,3 +58,22 @@ def test_passes_are_those_that_come(name, args):
 def test_what_nobody_can_count():
     cast = Cast(unfolded(0), dict(Ind=unfolded(1)))
     assert PROBES['localization'].passes_of(cast, 16, dict(seen=9), method='Occlusion') is None
+
+
+def test_a_budget_is_kept_and_found_again(tmp_path, capsys):
+    "A probing that is told before, fitted into a few seconds, and found finished by the same command."
+    nets = []
+    for seed in range(3):
+        nets.append(str(tmp_path/f'net{seed}'))
+        save_model(create_model('resnet_small', 10, seed=seed, width=4), nets[-1])
+    argv = ['--teacher', nets[0], '--students', f'KL={nets[1]}', '--controls', nets[2], '--data', 'shapes', '--size',
+            '24', '--n', '40', '--probes', 'boundary', 'fidelity', '--out', str(tmp_path/'run'), '--minutes']
+    assert kd_probe([*argv, '.0001']) == 2
+    least = capsys.readouterr().err
+    assert 'minutes: nothing fits into 0.0001. Give ' in least and not (tmp_path/'run').exists()
+    assert kd_probe([*argv, '30']) == 0
+    shown = capsys.readouterr().out
+    assert '50 planes of 20 x 20 points' in shown and 'Planned: ' in shown
+    files = {p: p.read_bytes() for p in (tmp_path/'run').rglob('*') if p.is_file() and p.name != '.lock'}
+    assert kd_probe([*argv, '30']) == 0 and 'with gradients' not in capsys.readouterr().out
+    assert all(p.read_bytes() == before for p, before in files.items())
