@@ -173,7 +173,9 @@ def _numeric(conditions):
 def _caption(ax, part):
     n, seeds = part.n.agg(['min', 'max']), part.seeds.agg(['min', 'max'])
     span = lambda r: f'{r["min"]}' if r['min'] == r['max'] else f'{r["min"]} to {r["max"]}'
-    text = f'n = {span(n)}, seeds = {span(seeds)}, 95 % intervals; grey: luck of the seed'
+    alone = part.null_low.isna().all() or (part.seeds < 2).all()
+    rest = ' over images: these very networks, not their training' if alone else '; grey: luck of the seed'
+    text = f'n = {span(n)}, seeds = {span(seeds)}, 95 % intervals{rest}'
     ax.set_title(text, fontsize=7, color='#555555')
 
 # %% ../../nbs/41_probes.evidence.ipynb #d1a873dc

@@ -50,11 +50,20 @@ JUDGEMENTS = {
     'no evidence (inside the null band)': 'No evidence: independent students differ as much by their seed alone.',
     'no evidence (the control moves too)': 'No evidence: its control moves as well.',
     'cannot tell seed from effect (one seed)':
-        'Cannot tell seed from effect: more than one network of each kind is needed.',
+        'Cannot tell seed from effect: of their training this says nothing, more than one network of each is needed.',
     'control': 'This is a control.'}
 KINDS = 'inherited', 'opposite', 'no evidence', 'cannot tell'
 
 def _judgement(verdict): return JUDGEMENTS.get(verdict, f'{verdict.capitalize()}.')
+
+def _apart(row): return row.low > 0 or row.high < 0
+
+def _conclusion(row):
+    "A verdict in words; with one network of a kind first what holds of these very networks."
+    if _kind(row.verdict) != 'cannot tell': return _judgement(row.verdict)
+    way = f'{row.student} lies {"above" if row.low > 0 else "below"} Ind on such images'
+    these = f'differ: {way}' if _apart(row) else 'do not differ by more than the luck of the images'
+    return f'These very networks {these}. {_judgement(row.verdict)}'
 
 def _kind(verdict): return next((k for k in KINDS if verdict.startswith(k)), 'control')
 
@@ -102,7 +111,7 @@ def sentence(
         control=_percent(row.control, digits), teacher='a foreign network' if row.condition == 'foreign' else teacher)
     beside = '' if control is None else f' ({_control_words(control)})'
     points = f'{_number(row.difference, digits, "+")} points ({_uncertainty(row)})'
-    return f'{claim}: {points}. {_judgement(row.verdict)[:-1]}{beside}.'
+    return f'{claim}: {points}. {_conclusion(row)[:-1]}{beside}.'
 
 # %% ../../nbs/51_report.findings.ipynb #098776f5
 LEAST = .01 # a gap between teacher and independent student that can be divided by, as a share
@@ -279,7 +288,8 @@ def shares(
 def _share_words(row):
     "A share and its interval."
     ends = f'{_number(row.share_low, 0)} to {_number(row.share_high, 0)} %'
-    return f'{_percent(row.share)} of the way from Ind to its teacher (95 % interval {ends})'
+    alone = ' over images alone' if _kind(row.verdict) == 'cannot tell' else ''
+    return f'{_percent(row.share)} of the way from Ind to its teacher (95 % interval{alone} {ends})'
 
 def _no_share_words(row):
     "Why there is no share."
@@ -298,8 +308,14 @@ def _accuracy_words(run, *networks):
     return ', '.join(f'{n} {_percent(means[n], 1)}' for n in networks if n in means.index)
 
 # %% ../../nbs/51_report.findings.ipynb #27501116
-UNTOLD = ('No verdict was made: with one network of a kind this study cannot tell seed from effect. '
-          'Train at least two of each.')
+UNTOLD = ('No verdict was made about the training: one network of a kind cannot tell seed from effect. '
+          'Give at least two of each.')
+
+def _these(rows, where):
+    "How many differences hold of the very networks that were compared."
+    found, n = sum(map(_apart, rows.itertuples())), len(rows)
+    return (f'Of these very networks: {found} of {n} differences to Ind in {where} are more than the luck of the images; '
+            f'without any difference 5 % of luck would give about {.05*n:.2g}.' if n else '')
 
 def tally(
     estimates:pd.DataFrame, # as `probes.estimate` gives them
@@ -307,7 +323,7 @@ def tally(
 ) -> str:
     "How many verdicts were made, how they came out and how many claims 5 % of luck would be."
     made = estimates.verdict[~estimates.verdict.str.startswith(('control', 'cannot tell'))]
-    if not len(made): return UNTOLD
+    if not len(made): return f'{UNTOLD} {_these(estimates[estimates.verdict.str.startswith("cannot")], where)}'.strip()
     claims = [f'{(made.str.startswith(k)).sum()} {k}' for k in ('inherited', 'opposite', 'no evidence')]
     return (f'In {where} {len(made)} verdicts were made: {", ".join(claims)}. If nothing at all had been inherited, '
             f'luck (5 %) would still give about {.05*len(made):.2g} claims.')

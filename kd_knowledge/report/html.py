@@ -25,9 +25,9 @@ from ..core import write_table, write_text
 from ..probes.core import probe_of
 from ..probes.evidence import colour, headline
 from .findings import (
-    _accuracy_words, _control_words, _digits, _join_words, _kind, _no_share_words, _number, _percent, _read_table,
-    _share_words, _teacher_words, _uncertainty, accuracy_table, cards, compared, condition_warnings, controls,
-    estimates_table, headlines, metrics, other_values, part_tables, read_run, run_facts, sentence, shares,
+    _accuracy_words, _apart, _control_words, _digits, _join_words, _kind, _no_share_words, _number, _percent,
+    _read_table, _share_words, _teacher_words, _uncertainty, accuracy_table, cards, compared, condition_warnings,
+    controls, estimates_table, headlines, metrics, other_values, part_tables, read_run, run_facts, sentence, shares,
     steps_table, tally, unstarred)
 from .paper import paper_table, paper_words
 from .figures import _slug, extremes_path, figure_path, write_figures
@@ -57,6 +57,11 @@ def _scale(rows):
     return max(-1, min(-.1, low)), min(1, max(.1, high))
 
 def _place(x, scale): return f'{100*min(1, max(0, (x - scale[0])/(scale[1] - scale[0]))):.1f}%'
+
+def _badge(row):
+    "The kind of a verdict; with one network of a kind whether these very networks differ."
+    kind = _kind(row.verdict)
+    return kind if kind != 'cannot tell' else 'these differ' if _apart(row) else 'no difference'
 
 def _ink(name): return to_hex(colour(name))
 
@@ -106,7 +111,7 @@ def _how_much(run, row, scale):
 
 def _verdict(run, row, scale):
     "One row of a card."
-    return dict(student=row.student, ink=_ink(row.student), kind=_kind(row.verdict), sentence=sentence(row),
+    return dict(student=row.student, ink=_ink(row.student), kind=_kind(row.verdict), badge=_badge(row), sentence=sentence(row),
                 remarks=_remarks(run, row), **_how_much(run, row, scale))
 
 def _marks(rows, scale):
@@ -120,7 +125,7 @@ def _overview_cell(row):
     width = f'{100*min(1, max(0, row.share)):.0f}%'
     share = None if pd.isna(row.share) else dict(width=width, ink=_ink(row.student), text=_percent(row.share))
     return dict(sort=f'{row.difference:.6f}', effect=_number(row.difference, _digits(row), '+'),
-                kind=_kind(row.verdict), share=share)
+                kind=_kind(row.verdict), badge=_badge(row), share=share)
 
 def _tally_words(run, rows):
     "How many verdicts the cards make, and, if any, all tables."
