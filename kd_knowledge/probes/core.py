@@ -10,6 +10,7 @@ __all__ = ['LARGE', 'COLUMNS', 'SAMPLES', 'ASKS', 'PLACES', 'PROBES', 'Member', 
 import inspect
 from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from string import Formatter
 
 # %% ../../nbs/40_probes.core.ipynb #90b3ea91
@@ -316,6 +317,7 @@ SAMPLES = dict( # what a row's `sample` can be
 
 ASKS = dict( # what a probe can ask of networks beside their answers to the images as they are
     pixels='answers to other pixels',
+    map='the last feature map',
     layers='layers inside',
     gradients='gradients of all networks that reach the pixels',
     attack='such gradients of the networks that are attacked, the teacher and `foreign`')
@@ -416,12 +418,15 @@ def _unable_table(member, probe, domains):
     except KDError as e: return str(e)
     return ''
 
+_INSIDE = dict(map='last_map', layers='layers') # what a probe asks -> a part of an `Anatomy`
+
 def _unable(member, probe, named):
     attacked = 'attack' in probe.asks and member.model in ('T', 'foreign')
     if (attacked or 'gradients' in probe.asks) and member.look and not member.look.gradients:
         return f'{member.model} gives no gradient back to the pixels (it is quantised, rounds, or cuts its graph)'
-    if 'layers' not in probe.asks or member.model in named: return ''
-    try: anatomy(member.net, member.look and member.look.size)
+    wanted = [] if member.model in named else [part for ask, part in _INSIDE.items() if ask in probe.asks]
+    try:
+        if wanted: attrgetter(*wanted)(anatomy(member.net, member.look and member.look.size))
     except KDError as e: return f'{member.model}: {e}'
     return ''
 

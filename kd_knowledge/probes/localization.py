@@ -275,4 +275,4 @@ register_probe(Probe(
     '{student} looked more like {teacher} than an independent student did on {value} of the images, '
     'Ind itself on {control}',
     axis='method', headline=('first', 'closer'), likeness=('closer', 'cosine'), picture=_picture, quick=True,
-    passes=_passes, asks=('layers', 'gradients')))
+    passes=_passes, asks=('map', 'gradients')))

@@ -23,8 +23,8 @@ from fastcore.basics import patch
 from ..core import atomic_path, check_name, note, require, write_json, write_table, write_text
 from ..torch_core import default_device
 from ..data.images import Images
-from ..data.datasets import domain_images, get_images, offers
-from ..models.anatomy import n_classes
+from ..data.datasets import DATASETS, domain_images, get_images, offers
+from ..models.anatomy import n_classes, with_layers
 from ..models.check import note_scale
 from ..models.files import load_network, WEIGHTS
 from ..models.classes import known_classes, name_classes
@@ -245,7 +245,8 @@ def read_images(
     n, # how many, 1 or more; None takes all
 ):
     "The images that the options name, under labels of their own if there are any."
-    unlabeled = dict(unlabeled=True) if probing.target == 'predicted' and Path(probing.data).is_dir() else {}
+    folder = probing.target == 'predicted' and probing.data not in DATASETS and Path(probing.data).is_dir()
+    unlabeled = dict(unlabeled=True) if folder else {}
     args = probing.data_args | unlabeled
     return get_images(probing.data, probing.split, size=probing.size, n=n, seed=probing.seed, **args)
 
@@ -279,7 +280,9 @@ def cast(self:Probing,
     students = {name: found for name, found in nets.items() if name not in ('T', 'foreign')}
     others = {name: found for name, found in nets.items() if name == 'foreign'}
     classes = few.vocab if known and self.target == 'label' else None
-    with option_names(Ind='controls'): return Cast(nets['T'][0], students, others, classes=classes, images=few)
+    with option_names(Ind='controls'): cast = Cast(nets['T'][0], students, others, classes=classes, images=few)
+    with_layers(cast.networks, self.layers)
+    return cast
 
 # %% ../../nbs/65_study.probing.ipynb #c88fa544
 def _as_the_teacher_says(probing, cast, images):

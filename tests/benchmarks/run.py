@@ -23,7 +23,8 @@ def arguments():
                         help='the table (default: results.csv here; machine.json and the figure lie beside another)')
     parser.add_argument('--cases', help='a Python file whose CASES are measured in place of ours')
     parser.add_argument('--list', action='store_true', help='print the keys of the cases and stop')
-    parser.add_argument('--study', action='store_true', help='measure bars 9, 11 and 13 too: studies, notebooks, commands')
+    parser.add_argument('--study', action='store_true',
+                        help='measure bars 9, 11 and 13 too: studies, notebooks, commands')
     parser.add_argument('--peak', nargs=2, metavar=('KEY', 'CONTESTANT'), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -31,7 +32,8 @@ def all_cases(args):
     if args.cases:
         sys.path.insert(0, str(Path(args.cases).parent))
         return importlib.import_module(Path(args.cases).stem).CASES
-    return [c for name in MODULES + ['study', 'waiting', 'strangers']*args.study for c in importlib.import_module(name).CASES]
+    names = MODULES + ['study', 'waiting', 'strangers']*args.study
+    return [c for name in names for c in importlib.import_module(name).CASES]
 
 def chosen(args):
     "The cases that `--only` names; a name that fits none is an error."
