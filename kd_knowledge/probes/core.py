@@ -24,10 +24,10 @@ from torch import nn
 from ..core import _plain, check_name, HEADINGS, KDError, note, progress, require, ROLES
 from ..data.images import Images
 from ..models.anatomy import anatomy, frozen
-from ..models.answers import Answers
 from ..models.folding import folded
 from ..models.check import check_size, device_of, in_order, Look, look, Untaken
 from ..models.classes import columns, known_classes, note_order
+from ..models.answers import Answers
 
 # %% ../../nbs/40_probes.core.ipynb #c06cea56
 @dataclass
@@ -117,12 +117,20 @@ def _put_in_order(seen, idxs, classes):
     return replace(seen, net=net, n_classes=len(idxs), answers=net.logits)
 
 @patch
+def _count_names(self:Cast, member, names):
+    "Raise `KDError` unless a network has as many outputs as names."
+    n = member.look.n_classes
+    require(not names or len(names) == n, member.model, f'{len(names or ())} names for {n} outputs',
+            f'Give classes {n} names, in the order of the outputs')
+
+@patch
 def _order(self:Cast, members):
     "Put answers in the order of the classes, where the names of outputs are known."
     names, done = {m.key: known_classes(m.look.net, self.classes) for m in members}, {}
     if self.classes is None: self.classes = next(filter(None, names.values()), None)
     for m in members:
         if id(m.look) not in done:
+            self._count_names(m, names[m.key])
             idxs = columns(names[m.key], self.classes, m.model) if names[m.key] else None
             done[id(m.look)] = m.look, _put_in_order(m.look, idxs, self.classes) if idxs else m.look
         m.look = done[id(m.look)][1]

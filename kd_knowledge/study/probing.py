@@ -27,7 +27,7 @@ from ..data.datasets import DATASETS, domain_images, get_images, offers
 from ..models.anatomy import n_classes, with_layers
 from ..models.check import note_scale
 from ..models.files import load_network, WEIGHTS
-from ..models.classes import known_classes, name_classes
+from ..models.classes import is_imagenet, name_classes
 from ..models.answers import read_answers
 from ..probes.core import Cast, PROBES, summary
 from ..probes.evidence import estimate, headline
@@ -276,10 +276,11 @@ def cast(self:Probing,
 ) -> Cast:
     "The cast that the options name, tried on two of the images, its answers in the order of their classes."
     few, nets = read_images(self, 2), _networks(self)
-    known = any(known_classes(net, few.vocab) for found in nets.values() for net in found)
+    named = any(getattr(net, 'recipe', {}).get('classes') for found in nets.values() for net in found)
     students = {name: found for name, found in nets.items() if name not in ('T', 'foreign')}
     others = {name: found for name, found in nets.items() if name == 'foreign'}
-    classes = few.vocab if known and self.target == 'label' else None
+    known = self.target == 'label' and (named or is_imagenet(few.vocab))
+    classes = few.vocab if known else None
     with option_names(Ind='controls'): cast = Cast(nets['T'][0], students, others, classes=classes, images=few)
     with_layers(cast.networks, self.layers)
     return cast
