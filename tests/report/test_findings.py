@@ -7,15 +7,14 @@ from kd_knowledge.core import KDError
 from kd_knowledge.report.findings import (
     accuracy_table, accuracy_warnings, cards, compared, condition_warnings, controls, estimates_table, headline,
     headlines, metrics, part_tables, read_run, sentence, share, shares, tally, teacher_values, unstarred)
-from kd_knowledge.report.html import run_facts
-from kd_knowledge.report.html import write_report
+from kd_knowledge.report.html import run_facts, write_report
 from tests.report.runs import CONDITIONS, VERDICTS, make_full_run, make_run, row
 
 ### Verdicts in words
 
 @pytest.mark.parametrize('verdict,words', list(zip(VERDICTS, [
     'Inherited.', 'The opposite: ', 'No evidence: the interval', 'No evidence: independent', 'No evidence: its control',
-    'Cannot tell seed from effect: ', 'This is a control.'])))
+    'These very networks differ: KL lies above Ind on such images. Cannot tell seed from effect: ', 'This is a control.'])))
 def test_verdict_in_words(verdict, words): assert f'). {words}' in sentence(row(verdict=verdict))
 
 def test_sentence():
