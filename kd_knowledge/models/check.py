@@ -279,7 +279,7 @@ class Look:
     n_classes:int # how many logits it gives, 2 or more
     gradients:bool=True # whether a gradient comes back to the pixels
     answers:torch.Tensor=None # its logits of the three images that it was shown, on the CPU
-    size:int=None # the side of those images, in pixels
+    size:int=None # the side of those images in pixels, 1 or more
     bare:nn.Module=None # itself
     around:tuple=((), ()) # the parts before and behind it
 

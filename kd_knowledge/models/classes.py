@@ -111,7 +111,7 @@ def better_order(
     if not len(y): return None
     natural = np.array(_natural(vocab))
     if _far_better(natural[answers], answers, y): return [vocab[i] for i in natural]
-    if not _far_better(_searched(answers, y, n), answers, y): return None
+    if len(y) < 2*n or not _far_better(_searched(answers, y, n), answers, y): return None
     return [vocab[i] for i in _best_order(answers, y, n)]
 
 # %% ../../nbs/26_models.classes.ipynb #dca5f88e

@@ -238,7 +238,7 @@ LARGE = 64 # pixels a side; beyond it a network is asked for fewer images at onc
 
 def at_once(
     bs:int, # images a batch at most, 1 or more
-    size:int, # pixels of each side
+    size:int, # pixels of each side, 1 or more
     device=None, # where to run; None is the CPU
 ) -> int: # 1 or more
     "How many images a network takes at once: of large ones on a CPU no more than 4 of 224 pixels, which is fastest."
@@ -378,7 +378,7 @@ class Probe:
 
     def passes_of(self,
         cast, # a `Cast`
-        size:int, # pixels of each side of the images
+        size:int, # pixels of each side of the images, 1 or more
         sets:dict, # `seen` and each domain -> how many images
         **given, # arguments of the probe, over its defaults
     ) -> dict: # `member.key` -> passes of an image through the network, and how many of them with gradients; or None
@@ -389,7 +389,7 @@ class Probe:
 def every(
     cast, # a `Cast`
     passes:int, # 0 or more
-    gradients:int=0, # how many of them with gradients
+    gradients:int=0, # how many of them with gradients, 0 or more
 ) -> dict: # `member.key` -> both numbers, as `Probe.passes` gives them
     "The same number of passes through every network."
     return {m.key: (passes, gradients) for m in cast.networks}

@@ -592,7 +592,7 @@ def _architecture(recipe):
     "A recipe in words."
     options = ', '.join(f'{k} {v}' for k, v in (recipe.get('kwargs') or {}).items() if k not in ('mean', 'std'))
     classes = f', {recipe["n_classes"]} classes' if 'n_classes' in recipe else ''
-    return f'{recipe.get("name")}{f" ({options})" if options and classes else ""}{classes}'
+    return f'{recipe.get("name", "not known here")}{f" ({options})" if options and classes else ""}{classes}'
 
 # %% ../../nbs/51_report.findings.ipynb #396d1105
 LIMIT = 'Made for this study. It knows its classes only and answers to every image; not for any use beyond.'

@@ -87,7 +87,7 @@ class Probing:
     target:str = 'label' # what is the true class: label, or predicted for the teacher's own top-1 answer
     size:int = 224 # pixels of each side, 1 or more
     n:int = None # how many images, 1 or more; all by default
-    minutes:float = None # fit probes, images and planes into so many minutes; all by default
+    minutes:float = None # fit probes, images and planes into so many minutes, above 0; all by default
     bs:int = 64 # images in a batch where they have more than 64 pixels a side, else 256; halved when memory is full
     probes:list = field(default_factory=list) # which probes to run; all that the data allow
     probe_args:dict = field(default_factory=dict) # arguments of probes, for example {adversarial: {eps: 0.02}}

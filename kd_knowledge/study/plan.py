@@ -77,10 +77,10 @@ BESIDE = .5 # seconds for the tables, the figures and the picture of a probe
 class Costs:
     "What is known before a probing starts."
     cast:object # the `Cast`
-    size:int # pixels of each side
+    size:int # pixels of each side, 1 or more
     sets:dict # `seen` and each domain -> how many images there are
     seconds:dict # `member.key` -> seconds of a pass, and of one with gradients
-    reading:float # seconds to read an image
+    reading:float # seconds to read an image, 0 or more
     tried:dict # probe that cannot say how often it asks -> seconds for an image
 
 def _reading_seconds(images):
