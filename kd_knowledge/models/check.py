@@ -135,7 +135,7 @@ def _refuse_pixels(net, name, sizes, reason, device):
     require(not channels, name, f'it takes {channels and channels[1]} channels, images have 3',
             'Give a module around it that makes its channels of red, green and blue')
     fitting = _other_sizes(net, sizes, device)
-    fix = f'It takes {fitting}: give images of such a size' if fitting else 'Give images of the size that it was made for'
+    fix = f'It takes {fitting}: give such a size (--size)' if fitting else 'Give images of the size that it was made for'
     raise Untaken(f'{name}: it does not take images of {", ".join(map(str, sizes))} pixels ({reason}). {fix}')
 
 # %% ../../nbs/24_models.check.ipynb #2c8ffaf2

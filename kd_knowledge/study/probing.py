@@ -44,7 +44,7 @@ def _domain_images(asked, n):
     there = 'domains' in offers(asked.domain_data or asked.data) or asked.domains
     if not there or not any('domains' in PROBES[p].takes for p in asked.probes): return {}
     given = asked.domain_args if asked.domain_data else asked.data_args | asked.domain_args
-    with option_names(data='domain_data', n='n_probe'):
+    with option_names(data='domain_data', n='n_probe' if isinstance(asked, Study) else 'n'):
         return domain_images(asked.domain_data or asked.data, asked.domains or None, size=asked.size,
                              n=None if asked.domain_data else n, seed=asked.seed, **given)
 

@@ -36,7 +36,7 @@ def small(n_classes, seed, **kwargs):
 def bad(tmp_path_factory):
     "A folder with networks, images, configs and run folders, most of which are wrong in one way."
     top = tmp_path_factory.mktemp('bad')
-    for name, n in dict(ten=10, other=10, five=5, two=2, cut=10, mixed=10, pickled=10).items():
+    for name, n in dict(ten=10, other=10, control=10, five=5, two=2, cut=10, mixed=10, pickled=10).items():
         models.save_model(small(n, len(name)), top/'nets'/name)
     cut = top/'nets'/'cut.safetensors'
     cut.write_bytes(cut.read_bytes()[:-400])
@@ -127,9 +127,9 @@ STUDY = { # case -> options beside the tiny ones, the argument that is named, a 
     'width of 0': (dict(student_args=dict(width=0)), 'student', '1 or more'),
     'images too large for the teacher': (dict(teacher='mnist_cnn', teacher_args={}), 'teacher', '28'),
     'a teacher with other classes': (dict(teacher_weights='nets/five'), 'teacher', 'for these classes'),
-    'a checkpoint that is not there': (dict(teacher_weights='nets/nobody'), 'teacher_weights', 'save_model'),
+    'a checkpoint that is not there': (dict(teacher_weights='nets/nobody'), 'teacher_weights', 'a file of weights'),
     'a truncated checkpoint': (dict(teacher_weights='nets/cut'), 'teacher_weights', 'Save'),
-    'a pickled checkpoint': (dict(teacher_weights='nets/whole.pth'), 'teacher_weights', 'save_model'),
+    'a pickled checkpoint': (dict(teacher_weights='nets/whole.pth'), 'teacher_weights', 'ARCHITECTURE@FILE'),
     'a pickle that calls itself safetensors': (dict(teacher_weights='nets/pickled'), 'teacher_weights', 'Save'),
     'a checkpoint of another architecture': (dict(teacher_weights='nets/mixed'), 'teacher_weights', 'one network'),
     'weights without their description': (dict(teacher_weights='nets/alone'), 'teacher_weights', 'beside'),
@@ -189,7 +189,7 @@ def test_kd_study(case, bad, capsys, monkeypatch):
     assert fix in refuse(cli.kd_study, arguments(options), 'kd_study', names, capsys, bad, monkeypatch)
 
 
-GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/ten', 'nets/other'], data='shapes',
+GIVEN = dict(teacher='nets/ten', students=['KL=nets/other'], controls=['nets/control'], data='shapes',
              size=32, n=16, bs=16, device='cpu')
 PROBE = { # as above
     'no teacher': (dict(teacher=None), 'teacher', 'taught'),
@@ -210,11 +210,11 @@ PROBE = { # as above
     'a student with the name of another role': (dict(students=['Ind=nets/other']), 'students', 'NAME=NETWORK'),
     'an unknown teacher': (dict(teacher='resnt18'), 'teacher', 'resnet18'),
     'a truncated student': (dict(students=['nets/cut']), 'students', 'Save'),
-    'a pickled control': (dict(controls=['nets/whole.pth']), 'controls', 'save_model'),
+    'a pickled control': (dict(controls=['nets/whole.pth']), 'controls', 'ARCHITECTURE@FILE'),
     'a checkpoint of another architecture': (dict(foreign='nets/mixed'), 'foreign', 'one network'),
     'epsilon of 8': (dict(probe_args=dict(adversarial=dict(eps=8))), 'eps', '8/255'),
     'images too small for the networks': (dict(teacher='nets/cnn', students=['nets/cnn'], controls=['nets/cnn']),
-                                          'size', '28'),
+                                          'T', 'It takes 28: give such a size (--size)'),
     'a device that is none': (dict(device='tpu'), 'device', 'cpu'),
     'a folder that holds other results': (dict(out='held'), 'out', 'another folder'),
     'a file in the place of the run folder': (dict(out='a file'), 'out', 'folder'),
