@@ -287,6 +287,14 @@ def _run_data(run, most):
     return dict(facts=run_facts(run), steps=steps_table(run), config=config,
                 pictures=[_embed_picture(p, most) for p in others])
 
+def _grouped(notes):
+    "The notes, those that say the same of several networks as one."
+    heads = {}
+    for text in notes:
+        head, colon, rest = text.partition(': ')
+        heads.setdefault(rest if colon and ' ' not in head else text, []).append(head)
+    return [text if text in notes else f'{", ".join(heads[text])}: {text}' for text in heads]
+
 def _network(card): return dict(name=card.name, role=card.role, facts=card.facts, ink=_ink(card.name))
 
 def _page(run, title):
@@ -296,7 +304,7 @@ def _page(run, title):
     most = PICTURES//shown
     return _templates().get_template('report.html.j2').render(
         title=title, digest=_digest(script), style=_asset('report.css'), script=script, lead=compared(run),
-        notes=run.notes, students=list(rows.student.unique()), tally=_tally_words(run, rows),
+        notes=_grouped(run.notes), students=list(rows.student.unique()), tally=_tally_words(run, rows),
         probes=[_probe(run, p, rows[rows.probe == p], most) for p in run.probes],
         paper=paper if len(paper) else None, warnings=condition_warnings(run), accuracy=accuracy_table(run.accuracy),
         cards=[_network(c) for c in cards(run)], run=_run_data(run, most))

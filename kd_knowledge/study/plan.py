@@ -257,4 +257,5 @@ def kept_choice(
     "What was chosen before in this folder."
     try: kept = json.loads((run/'plan.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): return None
-    return replace(asked, **kept['chosen']) if kept.get('asked') == _plan_key(asked) else None
+    if kept.get('asked') != _plan_key(asked): return None
+    return replace(asked, **{k: v for k, v in kept['chosen'].items() if k in CHOSEN}).check()
