@@ -58,7 +58,7 @@ def test_a_run_of_kd_probe(tmp_path, monkeypatch):
     networks = '--teacher my_networks_2:teacher --students KL=my_networks_2:student --controls my_networks_2:control'
     rest = '--data digits --size 32 --n 40 --probes localization --device cpu --out found'
     assert kd_probe([*networks.split(), *rest.split()]) == 0
-    tabs = explore('found')
+    tabs = explore('found', trust=True)
     assert [tabs.get_title(i) for i in range(len(tabs.children))] == NAMES
     for i, name in enumerate(NAMES):
         tabs.selected_index = i

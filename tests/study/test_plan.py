@@ -52,7 +52,8 @@ def test_passes_are_those_that_come(name, args):
     looked = 16*(name in ('localization', 'representation'))  # by `anatomy`, which looks for the layers first
     for key, unseen in spared(cast, rows).items():
         (passes, gradients), (told, with_gradients) = found[key], expected[key]
-        assert told <= passes + unseen <= told + looked and gradients == with_gradients
+        assert told <= passes + unseen <= told + looked
+        assert with_gradients <= gradients <= with_gradients + looked
 
 
 def test_what_nobody_can_count():
