@@ -60,7 +60,7 @@ def probe(n=60, *more):
 
 def planned(printed):
     "How many times longer or shorter the plan was than what came, 1 or more."
-    said, took = map(float, re.search(r'Planned: ([\d.]+) minutes; it took ([\d.]+)', printed).groups())
+    said, took = map(float, re.search(r'Planned: ([\d.]+) minutes; it took (\d+\.\d+)', printed).groups())
     return max(said/took, took/said)
 
 @cache
