@@ -8,6 +8,7 @@ __all__ = []
 # %% ../nbs/90_all.ipynb #b56966f2
 from .core import *
 from .torch_core import *
+from .trust import *
 from .data import *
 from .models import *
 from .distillation import *

@@ -22,7 +22,7 @@ from ..core import require
 from .check import as_logits
 
 # %% ../../nbs/27_models.answers.ipynb #3c7740df
-def _parts(sample): return PurePosixPath(str(sample).replace('\\\\', '/')).parts
+def _parts(sample): return PurePosixPath(str(sample).replace('\\', '/')).parts
 
 def _check_samples(samples, n, name):
     "Raise `KDError` unless each of `n` rows has a sample of its own."

@@ -22,8 +22,9 @@ from safetensors.torch import load_model as _load_weights, save_model as _save_w
 from torch import nn
 
 # %% ../../nbs/21_models.core.ipynb #39b9ae50
-from ..core import atomic_path, check_recipe, KDError, loads, one_of, require, versions, write_json
+from ..core import atomic_path, KDError, one_of, require, versions, write_json
 from ..torch_core import seeded
+from ..trust import check_recipe, may_load
 from .zoo import CENTRED, IMAGENET, Normalise, SMALL
 
 # %% ../../nbs/21_models.core.ipynb #2bc91943
@@ -182,7 +183,7 @@ def create_model(
         net, stats, n_classes = build(name, n_classes, pretrained, kwargs)
     new_head = _weights_classes(name, net, pretrained) not in (None, n_classes)
     net, stats = _with_normalisation(net, stats, mean, std)
-    kept = kwargs if _builder(name)[0] is _function else {k: v for k, v in kwargs.items() if not loads(k, v)}
+    kept = kwargs if _builder(name)[0] is _function else {k: v for k, v in kwargs.items() if not may_load(k, v)}
     net.recipe = dict(name=name, n_classes=n_classes, kwargs=dict(kept, **stats)) # its numbers will lie beside it
     if new_head: net.recipe['new_head'] = True # until it has been trained
     return net

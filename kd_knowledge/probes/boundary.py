@@ -19,7 +19,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 # %% ../../nbs/48_probes.boundary.ipynb #c7774297
 from ..core import progress, require
 from ..torch_core import generator
-from .core import at_once, Probe, register_probe, table
+from .core import at_once, LARGE, Probe, register_probe, table
 from .evidence import colour
 
 # %% ../../nbs/48_probes.boundary.ipynb #cf2343d9
@@ -378,7 +378,7 @@ def _behind(images, samples, seed):
     three = triplets(images, max(samples) + 1, seed)[samples]
     return torch.stack([torch.cat(list(images.pixels(t)), 2) for t in three])
 
-def _shown(size): return 30 if size <= 64 else 15 # points a side of the picture
+def _shown(size): return 30 if size <= LARGE else 15 # points a side of the picture
 
 def _passes(cast, size, sets, args):
     "One for each point of each plane, and those of the picture."

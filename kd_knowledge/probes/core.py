@@ -25,7 +25,7 @@ from ..core import _plain, check_name, HEADINGS, KDError, note, progress, requir
 from ..data.images import Images
 from ..models.anatomy import anatomy, frozen
 from ..models.folding import folded
-from ..models.check import check_size, device_of, in_order, Look, look, Untaken
+from ..models.check import check_size, device_of, in_order, look, Look, Untaken
 from ..models.classes import columns, known_classes, note_order
 from ..models.answers import Answers
 
@@ -426,7 +426,7 @@ def _unable_table(member, probe, domains):
     except KDError as e: return str(e)
     return ''
 
-_INSIDE = dict(map='last_map', layers='layers') # what a probe asks -> a part of an `Anatomy`
+_INSIDE = dict(map='cam', layers='layers') # what a probe asks -> a part of an `Anatomy`
 
 def _unable(member, probe, named):
     attacked = 'attack' in probe.asks and member.model in ('T', 'foreign')

@@ -23,8 +23,8 @@ from fastcore.basics import patch
 from fastcore.docments import docments
 
 # %% ../../nbs/60_study.config.ipynb #89279f11
-from ..core import (
-    check_recipe, is_function, is_there, KDError, one_of, require, RunFolder, versions, write_json)
+from ..core import KDError, one_of, require, RunFolder, versions, write_json
+from ..trust import check_recipe, is_function, is_there
 
 # %% ../../nbs/60_study.config.ipynb #573401eb
 @dataclass

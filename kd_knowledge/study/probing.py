@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WORK', 'TRIAL', 'fitting', 'ask_probe', 'run_probe', 'write_accuracy', 'keep_notes', 'write_results', 'do_step',
-           'try_probes', 'able', 'find_network', 'read_images', 'load_asked']
+           'try_probes', 'askable', 'find_network', 'read_images', 'load_asked']
 
 # %% ../../nbs/65_study.probing.ipynb #d5ffe9eb
 import json
@@ -29,7 +29,7 @@ from ..models.check import note_scale
 from ..models.files import load_network, WEIGHTS
 from ..models.classes import is_imagenet, name_classes
 from ..models.answers import read_answers
-from ..probes.core import Cast, PROBES, summary
+from ..probes.core import Cast, LARGE, PROBES, summary
 from ..probes.evidence import estimate, headline
 from ..report.findings import write_images, write_networks
 from ..report.figures import write_extremes, write_figures
@@ -90,7 +90,7 @@ def ask_probe(
 ) -> pd.DataFrame: # the long table
     "The rows of a probe, with the arguments that were given for it over those of the study."
     probe = PROBES[name]
-    bs, device = 256 if images.size <= 64 else asked.bs, default_device(asked.device or None)
+    bs, device = 256 if images.size <= LARGE else asked.bs, default_device(asked.device or None)
     common = dict(bs=bs, seed=asked.seed, device=device)
     if 'domains' in probe.takes: common['domains'] = domains()
     args = {k: v for k, v in common.items() if k in probe.takes} | asked.probe_args.get(name, {})
@@ -195,7 +195,7 @@ def try_probes(
     for name in asked.probes: _try_probe(asked, name, cast, _few(images), domains)
 
 # %% ../../nbs/65_study.probing.ipynb #df53dcd1
-def able(
+def askable(
     asked, # a `Study` or `Probing`
     cast:Cast, # networks
     domains, # a function that gives the domains, name -> `Images`; called if a probe takes them

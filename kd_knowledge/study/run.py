@@ -28,10 +28,10 @@ from .config import (
 from .results import print_finished, print_results
 from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
 from .training import new_network, optimiser, study_dls
-from .probing import able, keep_notes, TRIAL, try_probes
-from .plan import (
-    fitted, keep_plan, kept_choice, measure_costs, note_choice, plan_table, print_plan, thrifty)
+from .probing import askable, keep_notes, TRIAL, try_probes
 from .processes import do_steps, first_speaks, tell, work_together
+from .plan import (
+    fitted, keep_plan, kept_choice, measure_costs, note_choice, plan_table, print_plan, with_device_defaults)
 
 # %% ../../nbs/68_study.run.ipynb #8b048718
 GROWS = {'seeds', 'independent_seeds', 'probes', 'probe_args', *ELSEWHERE} # what may change in a folder
@@ -187,7 +187,7 @@ ANSWERED_BY_T = ("The true class of an image is here the teacher's own answer (-
 
 def _planned(bench, kept, named):
     "What the networks can be asked and what fits, tried on a few images, and what it will cost; all of it is told."
-    asked = kept or able(bench.asked, bench.cast, lambda: bench.domains, named)
+    asked = kept or askable(bench.asked, bench.cast, lambda: bench.domains, named)
     few = replace(asked, n=TRIAL).images(bench.cast)
     try_probes(asked, bench.cast, few)
     costs = measure_costs(asked, bench.cast, few, bench.domains)
@@ -215,7 +215,7 @@ def run_probing(
     asked = check_names(probing.check()).filled()
     default_device(asked.device or None)
     kept, plan = kept_choice(RunFolder(asked.out), asked), None
-    bench = Bench(kept or thrifty(asked))
+    bench = Bench(kept or with_device_defaults(asked))
     if kept or asked.minutes is None: _check_probing_folder(bench.asked, asked.out)
     with noted() as notes:
         done = kept and all(bench.run.done(s.name, s.key) for s in _probing_steps(kept, bench.cast))

@@ -125,6 +125,19 @@ def test_a_compressed_student_is_asked_by_every_probe_that_can(name, shapes):
     assert cannot == CANNOT.get(name, set())
 
 
+def test_a_network_without_one_last_map_is_left_out_of_grad_cam_alone(shapes):
+    class Two(nn.Module):
+        "Two networks, whose answers are added."
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = (create_model('resnet_small', 10, seed=seed, width=4) for seed in (5, 6))
+        def forward(self, x): return self.one(x) + self.other(x)
+    net = lambda seed: create_model('resnet_small', 10, seed=seed, width=4)
+    cast = Cast(net(0), dict(Ind=net(1), KL=Two()), images=shapes[0])
+    assert 'KL: ' in cast.unable(PROBES['localization']) and 'layers' in cast.unable(PROBES['localization'])
+    assert not any(cast.unable(PROBES[name]) for name in ('colour', 'adversarial', 'boundary'))
+
+
 def test_answers_of_a_table_are_those_of_the_network(shapes, tmp_path):
     make = lambda seed: create_model('resnet_small', 10, seed=seed, width=4).eval()
     nets, (images, domains) = [make(seed) for seed in range(3)], shapes
