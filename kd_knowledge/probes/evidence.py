@@ -122,8 +122,9 @@ class _Spread:
 
     def of(self, differences):
         "Variance of one difference of partners, and its degrees of freedom, for a student with these differences."
-        own = np.var(differences, ddof=1) if len(differences) > 1 else 0., len(differences) - 1
-        return (2*self.pooled[0], self.pooled[1]) if self.fair and self.pooled[1] else own
+        own, freedom = np.var(differences, ddof=1) if len(differences) > 1 else 0., len(differences) - 1
+        if not self.pooled[1]: return own, freedom
+        return (2*self.pooled[0], self.pooled[1]) if self.fair else ((own + 2*self.pooled[0])/2, 2*freedom)
 
 # %% ../../nbs/41_probes.evidence.ipynb #6e4fab77
 @dataclass

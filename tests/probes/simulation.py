@@ -76,6 +76,13 @@ def cell(seed, kinds, seeds, images, correlation, casts):
 
 CELLS = [*product([7], [2, 4, 6, 8], [0, .4, .6, .9], [200, 5000]), *product([2, 4], [2, 4, 8], [0, .4, .9], [200])]
 
+def uneven(casts=1000, seeds=4, images=200):
+    "False claims of each of three students where the first varies four times as much over seeds as the others."
+    rng, luck = np.random.default_rng(3), LUCK*np.array([[1], [2], [.5], [.5]])
+    found = [claims(draw(rng, [0]*4, seeds, images, .4, luck), (1, 2, 3)) for _ in range(casts)]
+    names = 'noisy', 'quiet', 'quiet too'
+    return [('false claims, uneven spread', f'{name} student', v, casts) for name, v in zip(names, np.mean(found, 0))]
+
 def rule(casts=1000):
     "A row for each cell."
     cells = [(kinds, seeds, images, correlation) for kinds, seeds, correlation, images in CELLS]
@@ -104,7 +111,7 @@ def stopped(rng, correlation, half, most=16, first=4, images=1000):
 
 def rates(casts=1000):
     "Rows question, case, value, casts."
-    rng, rows = np.random.default_rng(0), []
+    rng, rows = np.random.default_rng(0), uneven(casts)
     for real in (0, 4, 8):
         found = pd.DataFrame([discoveries(rng, real) for _ in progress(range(casts), f'{real} real')]).mean()
         rows += [(name, f'{real} of 12 headlines real', value, casts) for name, value in found.items()]
