@@ -38,7 +38,7 @@ class Study:
     domain_data:str = '' # the data set, or the folder, of the domains; `data` by default
     domain_args:dict = field(default_factory=dict) # its further arguments
     size:int = None # pixels of each side, 1 or more; the data set's own (24 of `shapes`)
-    n_train:int = None # training images, of each domain that is trained on; all there are (3600 of `shapes`)
+    n_train:int = None # training images, of each domain that is trained on; all there are (2400 of `shapes`)
     n_probe:int = None # images for the probes, from the validation split; all there are (800 of `shapes`)
     teacher:str = 'resnet_small' # the teacher: a small network, torchvision's, timm:NAME, package.module:function
     teacher_args:dict = field(default_factory=dict) # its further arguments, for example {width: 32}
@@ -50,7 +50,7 @@ class Study:
     limit_args:dict = field(default_factory=dict) # where `limit` differs, a student with the property by its making
     objectives:dict = field(default_factory=dict) # {F2: {objective: Hint, weight: 5.0, starred: false}}; KL, Hint and CRD if empty
     starred:bool = True # also train T*, a teacher with the students' data and augmentation, and its students
-    seeds:int = 2 # networks of each distilled student, 1 or more
+    seeds:int = 5 # networks of each distilled student, 1 or more
     independent_seeds:int = None # independent students, 1 or more; as `seeds` by default, a partner for each student
     precision:float = None # points, above 0: add seeds until each headline is known to +- so many
     max_seeds:int = 16 # with `precision`, not more seeds than this, 1 or more
@@ -58,8 +58,8 @@ class Study:
     crop:float = .5 # smallest share of the area in the random crops of all trainings; 0 leaves crops out
     teacher_crop:float = None # the same for T alone, 0 to 1; as `crop` by default
     flip:bool = True # mirror half of the training images
-    teacher_epochs:int = 7 # epochs of each teacher, 1 or more
-    epochs:int = 5 # epochs of each student, 1 or more
+    teacher_epochs:int = 14 # epochs of each teacher, 1 or more
+    epochs:int = 10 # epochs of each student, 1 or more
     recipe:str = 'one-cycle' # one-cycle (AdamW), or steps (PyTorch's: SGD, a tenth of the rate after each third)
     lr:float = None # highest learning rate; one-cycle: 0.01 with our small networks, 0.001 with others; steps: 0.1
     bs:int = 64 # images in a training batch; in a probe's above 64 pixels a side, else 256 (halved when memory is full)
