@@ -156,7 +156,8 @@ def training_key(
     *more, # what else the network depends on
 ) -> str: # a fingerprint
     "What a network of a study depends on."
-    return fingerprint({k: telling(getattr(study, k)) for k in [*TRAINING, *names]}, *more)
+    names = [*TRAINING, *names, *['dtype']*(study.dtype != 'float32')]
+    return fingerprint({k: telling(getattr(study, k)) for k in names}, *more)
 
 # %% ../../nbs/63_study.steps.ipynb #3d3ade20
 def _models(names, seed):
