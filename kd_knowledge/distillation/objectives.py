@@ -196,25 +196,26 @@ def forward(self:Hint, student, teacher, labels, index):
 @register_objective
 class CRD(Objective):
     "Contrastive representation distillation (Tian 2020; paper, section 3), with negatives from other classes."
-    details = 'dim', 'momentum', 'negatives', 'partition', 'seed'
+    details = 'dim', 'momentum', 'partition', 'seed'
     def __init__(self,
-        weight:float=.8, # the paper's beta, 0 or more
+        weight:float=.5, # the paper's beta, 0 or more; its own, with a bank, is .8 in most pairs
         gamma:float=1., # factor of the cross-entropy on the labels, 0 or more
         tau:float=.07, # temperature, above 0
-        n_negatives:int=16384, # N, at least 1; fewer are used where other classes have fewer images
+        negatives:str='batch', # `batch` (its other classes), `bank` (each image draws among all), `shared` (one draw)
+        n_negatives:int=16384, # N of a bank, at least 1; fewer are used where other classes have fewer images
         dim:int=128, # length of the embeddings, 1 or more
         momentum:float=.5, # share of the old row that stays when the bank is updated, 0 to 1
-        negatives:str='bank', # `bank` (each image draws among all), `shared` (one draw a batch), `batch` (its own)
         partition:float=None, # Z; None estimates it on the first batch, 1 is the formula as printed
         seed:int=0, # of the bank and of the draws
     ):
         super().__init__(weight, gamma)
         require(tau > 0, 'temperature', f'tau must be above 0, got {tau}', "Give .07, the paper's value")
         require(n_negatives > 0, 'n_negatives', f'must be at least 1, got {n_negatives}', 'The paper takes 16384')
-        known = 'bank', 'shared', 'batch'
-        require(negatives in known, 'negatives', f'{negatives!r} is unknown', 'Give bank, shared or batch')
+        known = 'batch', 'bank', 'shared'
+        require(negatives in known, 'negatives', f'{negatives!r} is unknown', 'Give batch, bank or shared')
         self.tau, self.n_negatives, self.dim, self.momentum = tau, n_negatives, dim, momentum
         self.negatives, self.partition, self.seed = negatives, partition, seed
+        if negatives == 'batch': self.details = *self.details, 'n_negatives'
 
     def choose_layers(self, student, teacher):
         self.student_layers = [anatomy(student).penultimate]

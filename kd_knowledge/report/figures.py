@@ -46,16 +46,21 @@ def figure_path(
     "Where the figure of a probe's metric lies."
     return Path(folder)/'figures'/f'{_slug(probe)}-{_slug(metric)}.png'
 
-def _write_figure(run, probe, metric, size):
-    "Write the figure of a probe's metric and, beside it, its numbers."
-    path, teacher = figure_path(run.folder, probe, metric), teacher_values(run, probe, metric)
-    fig, rows = Figure(figsize=size, layout='constrained'), _metric_rows(run.estimates, probe, metric)
+def _draw(run, probe, metric, teacher, size):
+    "Write the figure of a probe's metric."
+    fig = Figure(figsize=size, layout='constrained')
     with rc_context({'text.parse_math': False}): # a dollar in a name is no formula
         ax = plot_estimates(run.estimates, probe, metric, fig.subplots(), teacher=teacher)
         _finish(ax, probe_of(probe).axis, run.estimates.condition[run.estimates.probe == probe].unique())
-    with atomic_path(path) as part: fig.savefig(part, dpi=150, metadata=dict(Software=None))
+    with atomic_path(figure_path(run.folder, probe, metric)) as part:
+        fig.savefig(part, dpi=150, metadata=dict(Software=None))
+
+def _write_numbers(run, probe, metric, teacher):
+    "Write the numbers of a figure beside it."
+    rows = _metric_rows(run.estimates, probe, metric)
     numbers = rows if teacher is None else rows.assign(teacher=rows.condition.map(teacher))
-    write_table(path.with_suffix('.csv'), numbers)
+    write_table(figure_path(run.folder, probe, metric).with_suffix('.csv'), numbers)
+
 
 # %% ../../nbs/53_report.figures.ipynb #7ed14bd0
 def write_figures(
@@ -63,13 +68,14 @@ def write_figures(
     probe:str, # a probe's name
     estimates:pd.DataFrame, # columns as in `probes.ESTIMATES`
     values:pd.DataFrame, # columns as in `VALUES`
-    redraw:bool=True, # whether to draw a figure that is there
+    redraw:bool=True, # whether to draw a figure that is there; its numbers, with their verdicts, are written anyway
 ):
     "Draw each metric of a probe, the headline's larger than the others, and write its numbers beside it."
     run = Run(Path(folder), {}, None, estimates, values, [], [])
     for i, metric in enumerate(metrics(run, probe)):
-        there = figure_path(folder, probe, metric).exists()
-        if redraw or not there: _write_figure(run, probe, metric, (4.8, 3) if i else (6.4, 3.4))
+        there, teacher = figure_path(folder, probe, metric).exists(), teacher_values(run, probe, metric)
+        if redraw or not there: _draw(run, probe, metric, teacher, (4.8, 3) if i else (6.4, 3.4))
+        _write_numbers(run, probe, metric, teacher)
 
 # %% ../../nbs/53_report.figures.ipynb #394c8199
 def _image_effects(rows, students, independent):

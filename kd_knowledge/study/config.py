@@ -47,10 +47,10 @@ class Study:
     student:str = 'resnet_small' # name of the students
     student_args:dict = field(default_factory=dict) # their further arguments, for example {width: 16}
     limit_args:dict = field(default_factory=dict) # where `limit` differs, a student with the property by its making
-    objectives:dict = field(default_factory=dict) # {KL: {weight: 0.5}, F2: {objective: Hint}}; KL, Hint, CRD if empty
+    objectives:dict = field(default_factory=dict) # {F2: {objective: Hint, weight: 5.0, starred: false}}; KL, Hint and CRD if empty
     starred:bool = True # also train T*, a teacher with the students' data and augmentation, and its students
     seeds:int = 2 # networks of each distilled student, 1 or more
-    independent_seeds:int = 3 # independent students, 1 or more
+    independent_seeds:int = None # independent students, 1 or more; as `seeds` by default, a partner for each student
     jitter:float = .4 # colour jitter in T's training, 0 to 1: brightness, contrast, saturation; half of it for hue
     crop:float = .5 # smallest share of the area in the random crops of all trainings; 0 leaves crops out
     teacher_crop:float = None # the same for T alone, 0 to 1; as `crop` by default
@@ -95,6 +95,13 @@ class Probing:
     device:str = '' # cpu, cuda, cuda:1, mps; the best there is by default
     out:str = 'runs/probe' # the run folder
     trust = False # as of a `Study`
+
+# %% ../../nbs/60_study.config.ipynb #52db59b8
+@patch
+def starred_students(self:Study) -> list: # of names, without their star
+    "The students that `T*` has too; none where the teacher is given."
+    if self.teacher_weights or not self.starred: return []
+    return [name for name, given in self.objectives.items() if (given or {}).get('starred', True)]
 
 # %% ../../nbs/60_study.config.ipynb #2007f73c
 @cache

@@ -71,11 +71,12 @@ def images_seen(
     study:Study, # of a preset
 ) -> int: # epochs x images, summed over its networks
     "How many images all networks of a study see in training, about."
-    mine, stars = _images_of(study, study.data_args), study.starred and not study.teacher_weights
+    study = with_values(study, objectives=study.objectives or dict.fromkeys('abc'))
+    mine, stars = _images_of(study, study.data_args), len(study.starred_students())
     theirs = _images_of(study, study.data_args | study.teacher_data)
-    taught = len(study.objectives or [0]*3)*study.seeds*(1 + stars)
-    students = taught + study.independent_seeds + 1 + study.seeds*bool(study.limit_args)
-    teachers = 0 if study.teacher_weights else theirs + mine*stars
+    taught = (len(study.objectives) + stars)*study.seeds
+    students = taught + (study.independent_seeds or study.seeds) + 1 + study.seeds*bool(study.limit_args)
+    teachers = 0 if study.teacher_weights else theirs + mine*(stars > 0)
     return study.teacher_epochs*teachers + students*study.epochs*mine
 
 # %% ../../nbs/61_study.presets.ipynb #a1eb181d

@@ -49,7 +49,9 @@ def _known_arguments(argument, given, names, what):
 def _objective(name, given):
     plain, fix = given is None or isinstance(given, dict), 'Give its options, for example {weight: 0.5}, or {}'
     require(plain, 'objectives', f'{name} has {given!r}', fix)
-    kwargs, other = dict(given or {}), f'say which one {name} is: {{objective: KL}}'
+    starred = (given or {}).get('starred', True)
+    require(isinstance(starred, bool), 'objectives', f'starred of {name} is {starred!r}', 'Give true or false')
+    kwargs, other = {k: v for k, v in (given or {}).items() if k != 'starred'}, f'say which one {name} is: {{objective: KL}}'
     kind = OBJECTIVES[one_of('objectives', kwargs.pop('objective', name), OBJECTIVES, 'an objective', other)]
     names = list(inspect.signature(kind).parameters)
     return kind(**_known_arguments(name, kwargs, names, 'one of its arguments'))
@@ -105,7 +107,7 @@ def _workers(study, small):
 def filled(self:Study) -> Study:
     "The study with every default that depends on the data and the networks in its place."
     small = {self.teacher, self.student} <= set(SMALL)
-    fill = dict(lr=.1 if self.recipe == 'steps' else .01 if small else .001, objectives=STUDENTS,
+    fill = dict(independent_seeds=self.seeds, lr=.1 if self.recipe == 'steps' else .01 if small else .001, objectives=STUDENTS,
                 workers=_workers(self, small), probes=possible_probes(self))
     if self.teacher == self.student == 'resnet_small': fill |= WIDTHS | (LAPTOP if self.data == 'shapes' else {})
     return _filled(self, fill)
@@ -171,7 +173,7 @@ def log_path(
 @patch
 def teachers(self:Study) -> list: # of names
     "`T`, and `T*` if the study has one."
-    return ['T', 'T*'] if self.starred and not self.teacher_weights else ['T']
+    return ['T', 'T*'] if self.starred_students() else ['T']
 
 def _teacher_step(study, name):
     also = ['star_args']*(name == 'T*') + ['teacher_head']*bool(study.teacher_head)
@@ -186,7 +188,7 @@ def cohorts(
     teacher:str, # `T` or `T*`
 ) -> dict: # seed -> names of the students that train together
     "The students of a teacher."
-    if teacher == 'T*': return {seed: [f'{k}*' for k in study.objectives] for seed in range(study.seeds)}
+    if teacher == 'T*': return {seed: [f'{k}*' for k in study.starred_students()] for seed in range(study.seeds)}
     taught, most = list(study.objectives), max(study.seeds, study.independent_seeds)
     made = {seed: ['Ind']*(seed < study.independent_seeds) + taught*(seed < study.seeds) for seed in range(most)}
     return {**made, FOREIGN_SEED: ['foreign']}

@@ -204,9 +204,9 @@ def cast(self:Study,
 ) -> Cast:
     "The cast of a finished training, loaded from the run folder."
     load = lambda name, seed=0: load_model(Path(folder)/'models'/file_name(name, seed), trust=trusted(self))
-    stars = ['', '*'][:len(self.teachers())]
+    taught = [*self.objectives, *(f'{k}*' for k in self.starred_students())]
     students = dict(Ind=[load('Ind', s) for s in range(self.independent_seeds)])
-    students |= {k + star: [load(k + star, s) for s in range(self.seeds)] for star in stars for k in self.objectives}
+    students |= {name: [load(name, s) for s in range(self.seeds)] for name in taught}
     others = {name: load(name) for name in self.teachers()[1:]}
     others |= dict(foreign=load('foreign', FOREIGN_SEED), random=load('random'))
     if self.limit_args: others['limit'] = [load('limit', s) for s in range(self.seeds)]

@@ -12,7 +12,7 @@ from harness import Case, at_least, at_most
 from kd_knowledge.data import Images, image_loaders
 from kd_knowledge.distillation import CRD, KL, Hint, distill_learner
 
-def objectives(): return {'Ind': None, "Ind'": None, 'KL': KL(), 'Hint': Hint(), 'CRD': CRD(n_negatives=1024)}
+def objectives(): return {'Ind': None, "Ind'": None, 'KL': KL(), 'Hint': Hint(), 'CRD': CRD(negatives='bank', n_negatives=1024)}
 
 def quiet(learn):
     def run():

@@ -26,7 +26,7 @@ def batch(n):
 def classes(n): return 100 if n < 10**6 else 1000
 
 def built(n):
-    loss, (student, teacher, *_) = CRD(n_negatives=K), batch(n)
+    loss, (student, teacher, *_) = CRD(negatives='bank', n_negatives=K), batch(n)
     loss.student_layers, loss.teacher_layers = ['student'], ['teacher']
     with contextlib.redirect_stdout(io.StringIO()):
         loss.build(dict(student=student), dict(teacher=teacher),

@@ -17,13 +17,13 @@ LARGE = 100_001 # the smallest bank that is never multiplied as a whole, if few 
 WAYS = dict(whole=lambda student, bank, drawn: (student@bank.T).gather(1, drawn), gathered=_GatherDot.apply)
 
 
-def case(n, batch=8, n_classes=10, dim=16, **kwargs):
+def case(n, batch=8, n_classes=10, dim=16, negatives='bank', **kwargs):
     "An objective for `n` images, and what it is given of a batch, all in float64."
     draw = generator('crd case', n, batch)
     student, teacher = (torch.randn(batch, width, generator=draw, dtype=torch.float64) for width in (6, 12))
     y = torch.randint(n_classes, (n,), generator=draw)
     index = torch.randperm(n, generator=draw)[:batch]
-    crd = CRD(dim=dim, **kwargs)
+    crd = CRD(dim=dim, negatives=negatives, **kwargs)
     crd.student_layers, crd.teacher_layers = ['s'], ['t']
     crd.build(dict(s=student), dict(t=teacher), Labelled(y))
     return crd.double(), (dict(s=student.requires_grad_()), dict(t=teacher), y[index], index), y
@@ -177,7 +177,7 @@ class Labelled:
     def __len__(self): return n
 def peak(): return next(int(o.split()[1]) for o in open('/proc/self/status') if o.startswith('VmHWM'))/2**10
 student, teacher, index = torch.randn(64, 512, requires_grad=True), torch.randn(64, 2048), torch.arange(64)
-crd = CRD()
+crd = CRD(negatives='bank')
 crd.student_layers, crd.teacher_layers = ['s'], ['t']
 found = [peak()]
 crd.build(dict(s=student), dict(t=teacher), Labelled())
@@ -227,7 +227,7 @@ def test_shared_negatives_are_new_for_each_batch_and_come_from_the_seed():
 @pytest.mark.parametrize('y', [[0]*90 + [1] + [3]*9, [3, 0]*20 + [1]*60], ids=['a class without images', 'mixed up'])
 def test_an_image_of_the_own_class_is_never_drawn_and_all_others_are(y):
     y = torch.tensor(y)
-    crd = CRD(dim=2)
+    crd = CRD(dim=2, negatives='bank')
     crd.student_layers = crd.teacher_layers = ['f']
     crd.build(dict(f=torch.ones(1, 2)), dict(f=torch.ones(1, 2)), Labelled(y))
     for label in y.unique():
@@ -259,7 +259,7 @@ def test_a_student_trains_with_shared_negatives_and_its_bank_is_saved(dls, teach
 
 
 def test_errors_name_the_argument_and_the_fix():
-    says(lambda: CRD(negatives='queue'), 'negatives', "'queue'", 'bank, shared or batch')
+    says(lambda: CRD(negatives='queue'), 'negatives', "'queue'", 'batch, bank or shared')
     says(lambda: CRD(n_negatives=0), 'n_negatives', '16384')
     for negatives in ('bank', 'shared'):
         crd, batch, _ = case(60, n_negatives=5, negatives=negatives)
@@ -269,7 +269,7 @@ def test_errors_name_the_argument_and_the_fix():
 
 def crd_case(**kwargs):
     y = torch.arange(12) % 3
-    crd = CRD(dim=4, n_negatives=5, tau=.2, **kwargs)
+    crd = CRD(dim=4, negatives='bank', n_negatives=5, tau=.2, **kwargs)
     crd.student_layers = crd.teacher_layers = ['f']
     features = torch.randn(3, 6), torch.randn(3, 6)
     crd.build(dict(f=features[0]), dict(f=features[1]), Labelled(y))
@@ -312,7 +312,7 @@ def test_crd_estimates_the_partition_on_the_first_batch_and_keeps_it():
 
 def test_negatives_never_share_the_class():
     y = torch.tensor([0]*50 + [1]*3 + [2]*47)
-    crd = CRD(dim=2, n_negatives=10_000)
+    crd = CRD(dim=2, negatives='bank', n_negatives=10_000)
     crd.student_layers = crd.teacher_layers = ['f']
     crd.build(dict(f=torch.ones(1, 2)), dict(f=torch.ones(1, 2)), Labelled(y))
     assert crd.n_drawn == 50

@@ -73,7 +73,8 @@ def test_options_are_what_a_report_tells():
     assert KL(.3).options == dict(weight=.3, gamma=.5, tau=4.)
     assert list(Nobody().options) == ['weight', 'gamma', 'tau', 'noise', 'temperature']
     assert Hint(2., student_layer='F2').options == dict(weight=2., gamma=1.)
-    assert list(CRD(dim=3).options.items()) == [('weight', .8), ('gamma', 1.), ('tau', .07), ('n_negatives', 16384)]
+    assert list(CRD(dim=3).options.items()) == [('weight', .5), ('gamma', 1.), ('tau', .07), ('negatives', 'batch')]
+    assert list(CRD(negatives='bank').options)[3:] == ['negatives', 'n_negatives']
 
     class Own(Objective):
         "Its constructor is that of `Objective`; one of its arguments may be missing."

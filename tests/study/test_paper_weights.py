@@ -36,4 +36,5 @@ def test_the_papers_weights(preset):
     assert tuple((o.gamma, o.weight) for o in found.values()) == WEIGHTS[preset]
     rest = found['KL'].tau, found['CRD'].tau, found['CRD'].n_negatives
     assert rest == ((8., .1, 32) if preset == 'mnist-domains' else (4., .07, 16384))
+    assert found['CRD'].negatives == 'bank'
     assert (found['Hint'].student_layer, found['Hint'].teacher_layer) == LAYERS.get(preset, (None, None))

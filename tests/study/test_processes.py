@@ -55,8 +55,8 @@ def fit(file):
     torch.Tensor.float = torch.Tensor.double
     dls = data.get_dls('shapes', bs=32, size=16, n_train=256, n_valid=16, device='cpu',
                        augment=data.Augment(crop=(.5, 1), jitter=.4))
-    objectives = dict(Ind=None, KL=distillation.KL(), Hint=distillation.Hint(), CRD=distillation.CRD(n_negatives=64),
-                      batch=distillation.CRD(negatives='batch'), Nobody=distillation.Nobody())
+    objectives = dict(Ind=None, KL=distillation.KL(), Hint=distillation.Hint(), batch=distillation.CRD(),
+                      bank=distillation.CRD(negatives='bank', n_negatives=64), Nobody=distillation.Nobody())
     net = lambda width, **kwargs: models.create_model('resnet_small', 10, width=width, **kwargs)
     learn = distillation.distill_learner(dls, net(8, seed=1), objectives, student=lambda: net(4), clip=5.)
     with learn.distrib_ctx(), learn.no_logging(), learn.no_bar(): learn.fit_one_cycle(3, .01)
