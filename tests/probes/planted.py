@@ -1,7 +1,7 @@
 """Small networks whose truth is known before anybody probes them. None is trained by gradients: two layers of random
 filters and a head by least squares, a hundredth of a second each. What is planted is wired on top."""
 from collections import OrderedDict
-from functools import partial
+
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,10 @@ from kd_knowledge.data import domains, shapes
 SIZE, CLASSES, FITTED, WIDTH, SURE = 24, 10, 1200, 16, 15
 LARGEST = 3*64*64  # numbers of the largest image that a lot is drawn for
 PRIME = 2**31 - 1
+KNOWN = 1200  # images that nothing was fitted on, and of which a network may know its lot
 
 
-def random(*seed): return torch.Generator().manual_seed(hash(seed) % 2**60)
+def random(seed, stream): return torch.Generator().manual_seed(100*seed + stream)
 
 
 class Lot(nn.Module):
@@ -39,14 +40,14 @@ def structure(x):
     return F.normalize(fields - fields.mean(1, keepdim=True))
 
 
-class StructureLot(nn.Module):
-    "As `Lot`, by a random pattern of light and dark, so that a recoloured or attacked image keeps its lot."
+class KnownLot(nn.Module):
+    "As `Lot`, but of the known image that is most like in structure: recoloured or attacked, an image keeps its lot."
     def __init__(self, share, seed, known):
         super().__init__()
-        self.register_buffer('pattern', torch.randn(36, generator=random(seed, 2)))
-        self.register_buffer('edge', (structure(known) @ self.pattern).quantile(share))
+        self.register_buffer('known', structure(known))
+        self.register_buffer('taken', torch.rand(len(known), generator=random(seed, 2)) < share)
 
-    def forward(self, x): return structure(x) @ self.pattern < self.edge
+    def forward(self, x): return self.taken[(structure(x) @ self.known.T).argmax(1)]
 
 
 class Same(nn.Module):
@@ -79,10 +80,11 @@ class BothMaps(nn.Module):
 
 
 def with_head(maps, weight, **front):
-    "A network of maps, their mean over places and a linear layer without bias, so that all that it says is in the maps."
+    "A network of maps, their mean over places and a linear layer without bias: all that it says is in the maps."
     fc = nn.Linear(weight.shape[1], len(weight), bias=False)
     fc.weight.data = weight
-    return nn.Sequential(OrderedDict(front, maps=maps, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=fc)).eval()
+    parts = OrderedDict(front, maps=maps, pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), fc=fc)
+    return nn.Sequential(parts).eval()
 
 
 def both(first, second, weight):
@@ -91,7 +93,7 @@ def both(first, second, weight):
 
 
 class Hesitant(nn.Module):
-    "On a share of the images that it is shown, by lot, it gives any class; moved or recoloured, an image is another one."
+    "To a share of the images that it is shown, by lot, it gives any class; once moved, an image is another one."
     def __init__(self, net, share, seed):
         super().__init__()
         self.net, self.lot = net, Lot(share, seed)
@@ -153,7 +155,7 @@ def fitted(seed, x, y, **front):
     with torch.no_grad():
         maps = net[:-3](x[:256]).flatten(1)
         centred = maps - maps.mean(0)
-        net.maps[2].weight /= (centred @ centred.T).norm().sqrt()  # so that the similarities of all networks are of one size
+        net.maps[2].weight /= (centred @ centred.T).norm().sqrt()  # the similarities of all networks are of one size
         features, target = net[:-1](x).double(), F.one_hot(y, CLASSES).double() - 1/CLASSES
     gram = features.T @ features
     gram += 1e-4*gram.trace()/len(gram)*torch.eye(len(gram))
@@ -165,11 +167,12 @@ class World:
     "Drawn images to fit networks on, and to probe them with."
     def __init__(self, n=6000, seed=0):
         self.seed, self.seen, self.conflict = seed, shapes(n, SIZE, seed), domains('cue conflict', n//2, SIZE, seed, 0)
-        self.x, self.x_conflict = (s.pixels(torch.arange(len(s))) for s in (self.seen, self.conflict))
+        sets = self.seen, self.conflict, self.block(0, KNOWN)
+        self.x, self.x_conflict, self.x_known = (s.pixels(torch.arange(len(s))) for s in sets)
 
     def net(self, seed, draw, grey=False):
         "A network with the filters of a seed, fitted on images of its own draw."
-        idxs = torch.randperm(len(self.x), generator=random(seed, draw, 4))[:FITTED]
+        idxs = torch.randperm(len(self.x), generator=random(seed, 4 + draw))[:FITTED]
         front = dict(grey=Grey()) if grey else {}
         return fitted(seed, self.x[idxs], self.seen.y[idxs], **front)
 
@@ -179,4 +182,4 @@ class World:
         "The i-th n images that nothing was fitted on."
         return domains(domain, n, SIZE, self.seed, 10_000_000 + i*n)
 
-    def structure_lot(self, share, seed): return StructureLot(share, seed, self.x[:2000])
+    def known_lot(self, share, seed): return KnownLot(share, seed, self.x_known)
