@@ -17,8 +17,8 @@ INSTALL = set -o pipefail; PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(
 help:
 	@echo 'make study            install, run the default study, write the report to runs/default/report.html'
 	@echo 'make explore          install the explore extra and open what RUN=runs/default holds in the browser'
-	@echo 'make studies          run the small studies of all the paper'\''s sections (about an hour) and their notebooks'
-	@echo 'make results          write nbs/studies/agreement.csv, the paper beside the stored results'
+	@echo 'make studies          run the small studies of all the paper'\''s sections (about three hours on 2 cores; goes on where it stopped) and their notebooks'
+	@echo 'make results          write nbs/studies/agreement.csv, the paper beside the stored results, and kd_knowledge/study/spreads.csv'
 	@echo 'make test             install with the development extra, then every check, notebook and test'
 	@echo 'make bench            measure speed and memory beside other libraries (less than half an hour), in $(BENCH); BENCHMARKS="--only crd 6" chooses,'
 	@echo '                      REPDISTILLER=... and DBVIZ=... name clones of github.com/HobbitLong/RepDistiller and github.com/somepago/dbViz'
@@ -43,7 +43,7 @@ studies: $(VENV)/.installed-dev
 	@$(BIN)/python -W ignore .ci/execute nbs/studies/*.ipynb
 
 results: $(VENV)/.installed
-	@$(BIN)/kd_results
+	@$(BIN)/kd_results --spreads kd_knowledge/study/spreads.csv
 
 test: check
 	@echo 'Notebooks:'

@@ -145,9 +145,11 @@ def kd_probe(
     return command(parser, _run_probing, argv)
 
 # %% ../nbs/80_cli.ipynb #86f7e4f0
-def _write_agreement(**options):
+def _write_agreement(spreads, **options):
     from kd_knowledge.report.paper import write_agreement # lazy: pandas and PyTorch take seconds
+    from kd_knowledge.study.plan import write_spreads # lazy: as above
     write_agreement(**options)
+    if spreads: write_spreads(options['results'], spreads)
 
 def kd_results(
     argv:list=None, # the command line without the program's name; None takes the real one
@@ -160,6 +162,9 @@ def kd_results(
                         help='folder with a folder for each stored study (default: %(default)s)')
     parser.add_argument('--out', metavar='FILE', default='nbs/studies/agreement.csv',
                         help='where to write (default: %(default)s)')
+    parser.add_argument('--spreads', metavar='FILE',
+                        help='also write there how much networks differ by luck, from which plans say what a study '
+                        'will tell: kd_knowledge/study/spreads.csv (default: not written)')
     return command(parser, _write_agreement, argv)
 
 # %% ../nbs/80_cli.ipynb #69a35fa2

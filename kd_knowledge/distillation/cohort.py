@@ -30,7 +30,7 @@ from fastcore.meta import delegates
 from torch import distributed, nn
 
 # %% ../../nbs/32_distillation.cohort.ipynb #c8d0f733
-from ..core import check_name, note, require
+from ..core import check_name, note, progress, require
 from ..torch_core import generator, seeded
 from ..data.loaders import ImageLoader
 from ..models.core import create_model
@@ -137,9 +137,24 @@ def _batch_for(self:Cohort, objective, student, teacher, labels, index):
     student, teacher = whole(student, objective.student_layers), whole(teacher, objective.teacher_layers)
     return student, teacher, _together(labels), _together(index)
 
-# %% ../../nbs/32_distillation.cohort.ipynb #9548d430
+# %% ../../nbs/32_distillation.cohort.ipynb #7614f621
 def _float(activations): return {k: v.float() for k, v in activations.items()}
 
+@patch
+def survey(self:Cohort,
+    images, # the training `Images`
+    bs:int=64, # images in a batch, 1 or more
+):
+    "Show the objectives that still need it what the teacher makes of all training images, without augmentation."
+    asking = [o for terms in self.objectives.values() for o in terms if o.surveys]
+    if not asking: return
+    batches, n = images.batches(bs, next(self.parameters()).device), math.ceil(len(images)/bs)
+    for x, _, index in progress(batches, 'the teacher looks at the training images', n):
+        teacher = _float(self._watch_teacher(x))
+        for o in asking: o.survey(teacher, index)
+
+
+# %% ../../nbs/32_distillation.cohort.ipynb #9548d430
 @patch
 def loss(self:Cohort,
     logits:dict, # what `forward` gave
@@ -177,6 +192,7 @@ class DistillCallback(Callback):
     ):
         self.clip, self.rows, self.skipped = clip, [], {}
 
+    def before_fit(self): self.model.survey(self.dls.train_ds, self.dls.bs)
     def before_train(self): self.sums, self.steps = {}, 0
     def after_loss(self):
         if not self.training: return

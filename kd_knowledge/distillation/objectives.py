@@ -25,6 +25,7 @@ class Objective(nn.Module):
     "What a student learns from its teacher. Subclasses set the layers they read and define `forward`."
     student_layers, teacher_layers, needs_teacher = (), (), True
     whole_batch = True # processes that share a batch show it the whole; False: a mean over images, each seen alone
+    surveys = False # True: it still has to see what the teacher makes of all training images, before the first step
     details = 'seed', # arguments that `options`, and with it a report, leaves out
     def __init__(self,
         weight:float, # factor of this term in the total, at least 0
@@ -49,6 +50,12 @@ class Objective(nn.Module):
         images, # the training `Images`
     ):
         "Make the trained parts, before there is an optimiser."
+
+    def survey(self,
+        teacher:dict, # name -> the teacher's activation of some training images as they are, as `forward` will be given
+        index, # their positions among the training images
+    ):
+        "Called until all training images were shown, without gradients, at the start of a fit in which it `surveys`."
 
     def extra_repr(self): return f'weight={self.weight}, gamma={self.gamma}'
 
@@ -206,7 +213,7 @@ class CRD(Objective):
         dim:int=128, # length of the embeddings, 1 or more
         momentum:float=.5, # share of the old row that stays when the bank is updated, 0 to 1
         partition:float=None, # Z; None estimates it on the first batch, 1 is the formula as printed
-        seed:int=0, # of the bank and of the draws
+        seed:int=0, # of the draws
     ):
         super().__init__(weight, gamma)
         require(tau > 0, 'temperature', f'tau must be above 0, got {tau}', "Give .07, the paper's value")
@@ -214,7 +221,7 @@ class CRD(Objective):
         known = 'batch', 'bank', 'shared'
         require(negatives in known, 'negatives', f'{negatives!r} is unknown', 'Give batch, bank or shared')
         self.tau, self.n_negatives, self.dim, self.momentum = tau, n_negatives, dim, momentum
-        self.negatives, self.partition, self.seed = negatives, partition, seed
+        self.negatives, self.partition, self.seed, self.pending = negatives, partition, seed, None
         if negatives == 'batch': self.details = *self.details, 'n_negatives'
 
     def choose_layers(self, student, teacher):
@@ -225,37 +232,54 @@ class CRD(Objective):
 def _vector(features): return features.flatten(2).mean(2) if features.ndim > 2 else features
 
 @patch
+def _theirs(self:CRD, teacher): return F.normalize(self.embed_teacher(_vector(teacher[self.teacher_layers[0]])), dim=1)
+
+@patch
 def _embed(self:CRD, student, teacher):
-    mine, theirs = _vector(student[self.student_layers[0]]), _vector(teacher[self.teacher_layers[0]])
-    return F.normalize(self.embed_student(mine), dim=1), F.normalize(self.embed_teacher(theirs), dim=1)
+    mine = _vector(student[self.student_layers[0]])
+    return F.normalize(self.embed_student(mine), dim=1), self._theirs(teacher)
 
 @patch
 def build(self:CRD, student, teacher, images):
     mine, theirs = _vector(student[self.student_layers[0]]), _vector(teacher[self.teacher_layers[0]])
     self.embed_student, self.embed_teacher = nn.Linear(mine.shape[1], self.dim), nn.Linear(theirs.shape[1], self.dim)
-    self.n_images, self.pending = len(images), None
-    log_z = math.nan if self.partition is None else math.log(self.partition) # nan until the first batch
-    self.register_buffer('log_z', torch.tensor(log_z))
-    if self.negatives != 'batch': self._build_bank(images.y)
-
-# %% ../../nbs/30_distillation.objectives.ipynb #27a2872f
-@patch
-def _build_bank(self:CRD, labels):
-    counts = labels.bincount()
+    self.n_images, counts = len(images), images.y.bincount()
     others = self.n_images - int(counts.max())
     problem = 'all training images have one class, so there are no negatives'
     require(others > 0, 'labels', problem, 'Give at least two classes')
-    self.n_drawn = min(self.n_negatives, others)
+    log_z = math.nan if self.partition is None else math.log(self.partition) # nan until the first batch
+    self.register_buffer('log_z', torch.tensor(log_z))
+    if self.negatives != 'batch': self._build_bank(images.y, counts, min(self.n_negatives, others))
+
+# %% ../../nbs/30_distillation.objectives.ipynb #27a2872f
+@patch
+def _build_bank(self:CRD, labels, counts, n_drawn):
+    self.n_drawn = n_drawn
     print(f'CRD: the bank holds {self.n_images} x {self.dim} float32 numbers, {self.n_images*self.dim*4/2**20:.1f} MB; '
-          f'{self.n_drawn} negatives {"a batch" if self.negatives == "shared" else "an image"}')
-    bank = torch.randn(self.n_images, self.dim, generator=generator('crd bank', self.seed))
-    self.register_buffer('bank', F.normalize(bank, dim=1, out=bank))
+          f'{n_drawn} negatives {"a batch" if self.negatives == "shared" else "an image"}; '
+          f'the teacher looks at all {self.n_images} images before the first step')
+    self.register_buffer('bank', torch.zeros(self.n_images, self.dim))
+    self.register_buffer('filled', torch.tensor(0)) # how many of its rows
     if self.negatives == 'shared':
         self.register_buffer('label', labels.clone())
         return
     self.register_buffer('by_class', labels.argsort(stable=True))
     self.register_buffer('count', counts)
     self.register_buffer('start', counts.cumsum(0) - counts)
+
+
+# %% ../../nbs/30_distillation.objectives.ipynb #1c70f843
+@patch(as_prop=True)
+def surveys(self:CRD) -> bool:
+    "Whether rows of its bank are still empty."
+    return self.negatives != 'batch' and int(self.filled) < self.n_images
+
+@patch
+@torch.no_grad()
+def survey(self:CRD, teacher, index):
+    self.bank[index] = self._theirs(teacher)
+    self.filled += len(index)
+
 
 # %% ../../nbs/30_distillation.objectives.ipynb #aaaf4adb
 @patch
@@ -310,7 +334,7 @@ def _scores(self:CRD, student, teacher, labels, index):
         return scores, torch.ones_like(scores, dtype=torch.bool), torch.tensor(self.n_drawn, device=scores.device)
     theirs, classes = (teacher, labels) if self.negatives == 'batch' else self._draw_shared(labels.device)
     other = labels[:, None] != classes
-    return student@theirs.T/self.tau, other, other.sum(1, keepdim=True).clamp(min=1)
+    return student@theirs.T/self.tau, other, other.sum(1, keepdim=True)
 
 # %% ../../nbs/30_distillation.objectives.ipynb #03e46bfd
 @patch
@@ -323,16 +347,26 @@ def _remember(self:CRD):
 
 # %% ../../nbs/30_distillation.objectives.ipynb #77210649
 @patch
-def forward(self:CRD, student, teacher, labels, index):
+def _check(self:CRD, labels, index):
     problem = f'{int(index.max())} is outside the {self.n_images} training images'
     fix = 'Train on the images that the objective was built with'
     require(int(index.max()) < self.n_images, 'index', problem, fix)
+    fix = "Give 64, for example, or take negatives='bank'"
+    require(self.negatives != 'batch' or len(labels) > 1, 'bs', 'a batch of one image has no negatives', fix)
+    problem, fix = 'the bank is empty', 'Train with distill_learner, or show it all training images by survey'
+    require(not self.surveys, 'negatives', problem, fix)
+
+@patch
+def forward(self:CRD, student, teacher, labels, index):
+    self._check(labels, index)
     if self.negatives != 'batch': self._remember()
     mine, theirs = self._embed(student, teacher)
     self.pending = theirs.detach(), index
     positive = (mine*theirs).sum(1, keepdim=True)/self.tau
     negative, counts, n = self._scores(mine, theirs, labels, index)
-    if self.log_z.isnan():
+    if self.log_z.isnan() and counts.any():
         self.log_z.copy_(math.log(self.n_images) + negative.detach()[counts].exp().mean().log())
-    shift = self.log_z + (n/self.n_images).log()
-    return (-F.logsigmoid(positive - shift).sum(1) - (F.logsigmoid(shift - negative)*counts).sum(1)).mean()
+    shift = (self.log_z + (n/self.n_images).log()).where(n > 0, -math.inf)
+    differ = F.logsigmoid(shift - negative).masked_fill(~counts, 0)
+    return (-F.logsigmoid(positive - shift).sum(1) - differ.sum(1)).mean()
+

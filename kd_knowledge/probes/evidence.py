@@ -142,17 +142,15 @@ class Effect:
 def interval(
     difference:float, # the mean of all differences
     networks:float, # its variance that comes from networks, 0 or more
-    freedom:float, # degrees of freedom of that variance; 0: nothing is known of it
+    freedom:float, # its degrees of freedom; 0: nothing is known of it, and images count alone
     images:float, # its variance that comes from images, 0 or more
     n:int, # how many images, 1 or more
     level:float=.95, # how sure, between 0 and 1
 ) -> tuple: # low, high, and p (two-sided; NaN where nothing is known of the networks)
-    "Student's interval for a difference that varies over networks and images, degrees of freedom by Satterthwaite."
-    total = networks + images
-    parts = (networks**2/freedom if freedom else 0) + images**2/max(n - 1, 1)
-    freedom_all = total**2/parts if parts else 1
-    half = total**.5*stats.t.ppf((1 + level)/2, freedom_all)
-    p = 2*stats.t.sf(abs(difference)/total**.5, freedom_all) if total else float(difference == 0)
+    "Student's interval for a difference that varies over networks and images."
+    total, own = networks + images, freedom or max(n - 1, 1)
+    half = total**.5*stats.t.ppf((1 + level)/2, own)
+    p = 2*stats.t.sf(abs(difference)/total**.5, own) if total else float(difference == 0)
     return difference - half, difference + half, p if freedom else np.nan
 
 # %% ../../nbs/41_probes.evidence.ipynb #dbf875fd

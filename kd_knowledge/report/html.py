@@ -24,11 +24,11 @@ from matplotlib.colors import to_hex
 from ..core import write_table, write_text
 from ..probes.core import probe_of
 from ..probes.evidence import colour, headline
-from kd_knowledge.report.findings import (
-    _accuracy_words, _apart, _control_words, _digits, _join_words, _kind, _no_share_words, _number, _percent,
-    _read_table, _share_words, _teacher_words, _uncertainty, accuracy_table, cards, compared, condition_warnings,
-    controls, estimates_table, headlines, metrics, other_values, part_tables, read_run, Run, sentence, shares,
-    tally, unstarred)
+from .findings import (
+    _accuracy_words, _apart, _control_words, _digits, _is_alone, _join_words, _kind, _no_share_words, _number,
+    _percent, _points, _rate_words, _read_table, _share_words, _teacher_words, _uncertainty, accuracy_table, away,
+    cards, compared, condition_warnings, controls, estimates_table, headlines, KINDS, metrics, other_values,
+    part_tables, read_run, Run, sentence, shares, sureness, tally, unstarred)
 from .paper import paper_table, paper_words
 from .figures import _slug, extremes_path, figure_path, write_figures
 
@@ -52,27 +52,32 @@ def _asset(name):
 # %% ../../nbs/54_report.html.ipynb #dfda6320
 def _scale(rows):
     "The ends of the scale of a card's rows, in tenths (10 points), zero within; the whole of it is from -1 to 1."
-    ends = rows[['low', 'high', 'null_low', 'null_high']]
+    ends = rows[['low', 'high', 'null_low', 'null_high', 'control_low', 'control_high']]
     low, high = floor(10*ends.min().min())/10, ceil(10*ends.max().max())/10
     return max(-1, min(-.1, low)), min(1, max(.1, high))
 
 def _place(x, scale): return f'{100*min(1, max(0, (x - scale[0])/(scale[1] - scale[0]))):.1f}%'
 
 def _badge(row):
-    "The kind of a verdict; with one network of a kind whether these very networks differ."
-    kind = _kind(row.verdict)
-    return kind if kind != 'cannot tell' else 'these differ' if _apart(row) else 'no difference'
+    "The kind of a verdict; for one of any teacher, and one of these very networks alone, that it is so."
+    if _is_alone(row): return 'these differ' if _apart(row) else 'no difference'
+    return 'from any teacher' if ', not from' in row.verdict else _kind(row.verdict)
 
 def _ink(name): return to_hex(colour(name))
 
+def _owed_places(row, at):
+    "The places of what is owed to this very teacher; nothing where the claim has no control."
+    names = dict(low='control_low', high='control_high', at='control_difference')
+    return None if pd.isna(row.control_low) else {k: at(getattr(row, name)) for k, name in names.items()}
+
 def _strip(row, scale):
-    "The places of an effect: null band, zero, interval and difference."
+    "The places of an effect: what one seed changes, zero, interval, difference, and what is owed to this teacher."
     def at(x): return _place(x, scale)
     width = 0 if pd.isna(row.null_low) else 100*(row.null_high - row.null_low)/(scale[1] - scale[0])
     band = dict(x=at(row.null_low), width=f'{width:.1f}%') if width else None
     label = f'{_number(row.difference, 1, "+")} points, {_uncertainty(row)}'
     return dict(band=band, zero=at(0), low=at(row.low), high=at(row.high), at=at(row.difference),
-                ink=_ink(row.student), label=label)
+                owed=_owed_places(row, at), ink=_ink(row.student), label=label)
 
 # %% ../../nbs/54_report.html.ipynb #04eb0073
 REACH = -.25, 1.25 # the ends of the scale of shares
@@ -87,20 +92,21 @@ def _arrows(low, high):
     return [dict(x=x, anchor=anchor, mark=mark) for x, anchor, mark, over in ends if over]
 
 def _share_bar(run, row):
-    "The places of a share: null band, bar, the ends of the way, interval, controls, arrows."
+    "The places of a share: what a seed changes, bar, the ends of the way, interval, controls, what is owed, arrows."
     def at(x): return _place(x, REACH)
     gap = row.difference/row.share if row.share else np.inf
     band = None if pd.isna(row.share_null_low) else _bar_span(row.share_null_low, row.share_null_high)
     rings = [at(c.difference/gap) for c in controls(run.estimates, row).itertuples()]
     return dict(band=band, bar=_bar_span(*sorted((0, row.share))), ink=_ink(row.student), ends=[at(0), at(1)],
                 low=at(row.share_low), high=at(row.share_high), rings=rings,
+                owed=_owed_places(row, lambda x: at(x/gap)),
                 arrows=_arrows(row.share_low, row.share_high), label=_share_words(row))
 
 # %% ../../nbs/54_report.html.ipynb #5f41a3e2
 def _remarks(run, row):
-    "What is to be set beside a verdict: its controls, the teacher, the paper, accuracies."
+    "What is to be set beside a verdict: its controls, q, the teacher, the paper, accuracies."
     beside = '; '.join(_control_words(c) for c in controls(run.estimates, row).itertuples())
-    return (f'{f"Control {beside}. " if beside else ""}{_teacher_words(row)}{paper_words(run.config, row)}'
+    return (f'{f"Control {beside}. " if beside else ""}{_rate_words(run, row)}{_teacher_words(row)}{paper_words(run.config, row)}'
             f'Accuracy {_accuracy_words(run, row.student, "Ind")}.')
 
 def _how_much(run, row, scale):
@@ -173,10 +179,8 @@ def _embed_figure(run, probe, metric, most):
 # %% ../../nbs/54_report.html.ipynb #20f17a11
 MANY = {'class': 'classes', 'group': 'groups'}
 
-def _points(x, sign=''): return '–' if pd.isna(x) else _number(x, 1, sign)
-
 def _part_rows(table, students):
-    "Rows of a table of parts in words; an effect larger than the luck of the seed is bold."
+    "Rows of a table of parts in words; an effect larger than what one seed changes is bold."
     own, luck = [m for m in ('T', 'Ind') if m in table], table['luck of the seed']
     for part, values in table.iterrows():
         band = '–' if pd.isna(luck[part]) else f'±{_number(luck[part], 1)}'
@@ -189,7 +193,7 @@ def _part(run, probe, column, table):
     rows, words = unstarred(headline(run.estimates, probe)), probe_of(probe)
     students, place = list(rows.student), f'{words.axis} {rows.condition.iloc[0]}'
     caption = (f'{words.title} by {column}: {rows.metric.iloc[0]}, {place}. {"T and " if "T" in table else ""}Ind in '
-               'per cent, effects of the students in points; bold: larger than the luck of the seed')
+               'per cent, effects of the students in points; bold: larger than what one seed changes')
     return dict(summary=f'By {column} ({len(table)} {MANY[column]})', caption=caption,
                 columns=[column, *table.columns], rows=list(_part_rows(table, students)))
 
@@ -305,6 +309,7 @@ def _page(run, title):
     return _templates().get_template('report.html.j2').render(
         title=title, digest=_digest(script), style=_asset('report.css'), script=script, lead=compared(run),
         notes=_grouped(run.notes), students=list(rows.student.unique()), tally=_tally_words(run, rows),
+        away=away(run.estimates), sure=sureness(run), kinds=KINDS,
         probes=[_probe(run, p, rows[rows.probe == p], most) for p in run.probes],
         paper=paper if len(paper) else None, warnings=condition_warnings(run), accuracy=accuracy_table(run.accuracy),
         cards=[_network(c) for c in cards(run)], run=_run_data(run, most))

@@ -150,12 +150,15 @@ def _judged(run, probes):
 def keep_notes(
     run, # a `RunFolder`
     notes:list, # what the report must say, as strings
-):
+    about:str='', # what was noted before about this argument holds no more
+) -> bool: # whether they have changed
     "Add to the notes of a run folder (notes.json) what is not there yet, with all that was noted in its steps."
     path = run/'notes.json'
     before = json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
-    every = list(dict.fromkeys([*before, *notes, *(text for r in run.records() for text in r.get('notes', []))]))
+    kept = [text for text in before if not about or not text.startswith(f'{about}: ')]
+    every = list(dict.fromkeys([*kept, *notes, *(text for r in run.records() for text in r.get('notes', []))]))
     if every != before: write_json(path, every)
+    return every != before
 
 def write_results(
     bench:Bench, # with the tables and figures of all probes

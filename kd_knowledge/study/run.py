@@ -18,23 +18,25 @@ import torch
 import yaml
 
 # %% ../../nbs/68_study.run.ipynb #84427b83
-from ..core import fingerprint, KDWarning, noted, require, RunFolder, write_text
+from ..core import fingerprint, KDWarning, note, noted, require, RunFolder, write_json, write_text
 from ..torch_core import default_device, seeded
 from ..distillation.distributed import processes
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
+from ..report.html import write_report
 from .config import (
     ELSEWHERE, finished_steps, launched, note_finished, option_names, Probing, question, Study, telling, with_values)
 from .results import print_finished, print_results
 from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
-from .training import new_network, optimiser, study_dls
+from .training import half_passes, new_network, optimiser, study_dls
 from .probing import askable, keep_notes, TRIAL, try_probes
 from .processes import do_steps, first_speaks, tell, work_together
 from .plan import (
-    fitted, keep_plan, kept_choice, measure_costs, note_choice, plan_table, print_plan, with_device_defaults)
+    claims, effects_told, fitted, keep_plan, kept_choice, measure_costs, next_seeds, note_choice, plan_table,
+    print_effects, print_plan, read_headlines, with_device_defaults)
 
 # %% ../../nbs/68_study.run.ipynb #8b048718
-GROWS = {'seeds', 'independent_seeds', 'probes', 'probe_args', *ELSEWHERE} # what may change in a folder
+GROWS = {'seeds', 'independent_seeds', 'precision', 'max_seeds', 'probes', 'probe_args', *ELSEWHERE} # what may change in a folder
 
 ANOTHER = 'Give another folder with --out, so that nothing is overwritten'
 
@@ -81,13 +83,14 @@ def untrained_learners(
                 distill_learner(dls, teacher, students, student=student, **optimiser(study)))
 
 # %% ../../nbs/68_study.run.ipynb #0d644c95
-def _seconds_an_image(learn):
+def _seconds_an_image(learn, study):
     "One step of training on a few images, timed after another one."
     x, y, index = (v[:16] for v in learn.dls.train.one_batch())
     learn.cohort.train()
     for _ in range(2):
         start = time.perf_counter()
-        learn.cohort.loss(learn.cohort(x), y, index).backward()
+        with half_passes(study, learn.dls.device): seen = learn.cohort(x)
+        learn.cohort.loss(seen, y, index).backward()
         float(sum(p.grad.sum() for p in learn.cohort.parameters() if p.grad is not None))
     return (time.perf_counter() - start)/len(x)
 
@@ -108,14 +111,14 @@ def _plan(study, teacher, cohort):
     n, m = len(teacher.dls.train_ds), len(cohort.dls.train_ds)
     names, students = study.teachers(), _count_students(study)
     teachers = 0 if study.teacher_weights and not study.teacher_head else study.teacher_epochs*(n + m*(len(names) - 1))
-    each = _seconds_an_image(cohort)/(1 + len(study.objectives))
-    seconds = (teachers*_seconds_an_image(teacher) + students*study.epochs*m*each)/study.workers
+    each = _seconds_an_image(cohort, study)/(1 + len(study.objectives))
+    seconds = (teachers*_seconds_an_image(teacher, study) + students*study.epochs*m*each)/study.workers
     how = ' (given)' if study.teacher_weights and not study.teacher_head else f' x {study.teacher_epochs} epochs'
     return (f'{len(names)} teacher{"s"*(len(names) > 1)}{how}, {students} students x {study.epochs} epochs '
             f'of {m:,} images: about {duration(seconds)} of training on {cohort.dls.device}')
 
 def _check_networks(study):
-    "Build what the study needs and try it on a few images, before anything is written; returns the plan."
+    "Build what the study needs and try it on a few images, before anything is written; returns the plan and the effects."
     default_device(study.device or None)
     with seeded(study.seed), redirect_stdout(StringIO()):
         teacher, cohort = untrained_learners(study)
@@ -124,7 +127,42 @@ def _check_networks(study):
         simplefilter('ignore', KDWarning) # what has not learned yet may well give one answer to all images
         cast = Cast(cohort.cohort.teacher, dict(Ind=cohort.students['Ind']))
     try_probes(study, cast, cohort.dls.valid_ds)
-    return plan
+    return plan, effects_told(study, len(cohort.dls.valid_ds))
+
+# %% ../../nbs/68_study.run.ipynb #18a44ba7
+def _with_seeds(study, seeds):
+    return with_values(study, seeds=seeds, independent_seeds=max(seeds, study.independent_seeds))
+
+def _grown(study):
+    "The study with as many seeds as `precision` has given it in its folder before."
+    seeds = min((_config(study.out) or {}).get('seeds', 0), study.max_seeds)
+    return _with_seeds(study, seeds) if study.precision and seeds > study.seeds else study
+
+def _more_seeds(study, run):
+    "How many seeds are next, as many as there are if that is all; it is said why, and noted where it is not enough."
+    every = read_headlines(run/'headlines.csv')
+    rows = claims(every)
+    widest, notes = rows.loc[rows.half.idxmax()], []
+    seeds = next_seeds(rows.half, rows.spread, study.seeds, study.precision/100, study.max_seeds,
+                       1 + every.student.nunique())
+    told = (f'with {study.seeds} seeds {widest.probe} of {widest.student}, the widest, is known to '
+            f'+-{100*widest.half:.1f} points')
+    if seeds > study.seeds: print(f'precision: {told}; {seeds} seeds next', flush=True)
+    elif 100*widest.half <= study.precision: print(f'precision: {told}; that will do', flush=True)
+    else:
+        with noted() as notes: note('precision', f'{told}, not to {study.precision:g}. Give more --max-seeds')
+    if keep_notes(run, notes, 'precision'): write_report(run.path, redraw=False)
+    return seeds
+
+def _until_known(study, run):
+    "Do the steps of a study, and of one with more seeds, until that is enough. Returns all steps."
+    while True:
+        _write_config(run.path, study)
+        steps = study.steps()
+        do_steps(Bench(study), steps)
+        seeds = _more_seeds(study, run) if study.precision else study.seeds
+        if seeds == study.seeds: return steps
+        study = _with_seeds(study, seeds)
 
 # %% ../../nbs/68_study.run.ipynb #3808dddc
 def run_study(
@@ -140,15 +178,14 @@ def run_study(
 def _run(asked):
     study = check_names(asked.check()).filled()
     _check_study_folder(study, study.out)
-    with noted() as notes: plan = _check_networks(study)
+    with noted() as notes: plan, effects = _check_networks(study)
     with RunFolder(study.out) as run, option_names(path='out'):
         _check_study_folder(study, study.out)
         print(plan)
-        _write_config(run.path, study)
+        print_effects(effects, study.seeds)
+        write_json(run/'plan.json', dict(plan=plan, seeds=study.seeds, effects=effects.to_dict('records')))
         keep_notes(run, notes)
-        steps = study.steps()
-        do_steps(Bench(study), steps)
-        note_finished(run.path, asked, steps)
+        note_finished(run.path, asked, _until_known(_grown(study), run))
         print_results(run.path)
     return Path(study.out)/'report.html'
 
@@ -163,13 +200,16 @@ def _run_launched(study):
                 'Give cpu, or cuda, of which each takes its own')
         require(study.bs % parts == 0, 'bs', f'batches of {study.bs} images cannot be cut into {parts} equal parts, '
                 'one for each process', f'Give a multiple of {parts}')
-        return _run(with_values(study, workers=parts))
+        report = _run(with_values(study, workers=parts))
+        tell() # nothing more: the others end too
+        return report
 
 def _follow_first():
     "What all processes but the first do: what it tells them to."
     with redirect_stderr(StringIO()):
-        asked, folder, todo = tell()
-        work_together(Bench(asked, folder), todo)
+        while told := tell():
+            asked, folder, todo = told
+            work_together(Bench(asked, folder), todo)
     return folder/'report.html'
 
 # %% ../../nbs/68_study.run.ipynb #41b4c755

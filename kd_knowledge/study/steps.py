@@ -90,8 +90,8 @@ def check_names(
 STUDENTS = dict(KL={}, Hint={}, CRD={})
 WIDTHS = dict(teacher_args=dict(width=32), student_args=dict(width=16))
 LAPTOP = dict(
-    data_args=dict(cue=.7), size=24, n_train=3600, n_probe=800,
-    objectives=dict(KL={}, Hint=dict(weight=10.), CRD=dict(weight=.05)),
+    data_args=dict(cue=.7), size=24, n_train=2400, n_probe=800,
+    objectives=dict(KL={}, Hint={}, CRD=dict(weight=.8, starred=False)),
     probe_args=dict(colour=dict(strengths=[.2, .4, .6]), crop=dict(scales=[.4, .6]), shift=dict(shifts=[2, 4]),
                     boundary=dict(points=5)))
 
@@ -156,7 +156,8 @@ def training_key(
     *more, # what else the network depends on
 ) -> str: # a fingerprint
     "What a network of a study depends on."
-    return fingerprint({k: telling(getattr(study, k)) for k in [*TRAINING, *names]}, *more)
+    names = [*TRAINING, *names, *['dtype']*(study.dtype != 'float32')]
+    return fingerprint({k: telling(getattr(study, k)) for k in names}, *more)
 
 # %% ../../nbs/63_study.steps.ipynb #3d3ade20
 def _models(names, seed):

@@ -1,14 +1,17 @@
-"What bfloat16 changes in networks that are trained: their answers to clean images, and how often they are fooled."
+"""What bfloat16 changes in networks that are trained: their answers to clean images, and how often they are fooled.
+And how much faster it trains, where the processor has it."""
 from functools import cache, partial
 
 import torch
 from crd_effect import fit
-from harness import Case, exact
+from harness import Case, Missing, at_most, exact
 from kd_knowledge.probes.adversarial import fgsm
 from kd_knowledge.data import get_dls
 from kd_knowledge.distillation import KL, classifier_learner, distill_learner
 from kd_knowledge.models import create_model
 from kd_knowledge.study.config import Study
+from kd_knowledge.study.run import untrained_learners
+from kd_knowledge.study.training import _fit, has_bfloat16
 
 @cache
 def subject(n_valid):
@@ -43,5 +46,19 @@ def case(key, n, text, run, limit):
     return Case(f'precision {key}', 2, f'bfloat16, three trained networks of the default study, {n:,} images',
                 {text: partial(run, n)}, [exact(text, limit)], once=True)
 
-CASES = [case('answers', 2000, 'clean answers that change, largest share', changed, .001),
+IMAGES = 1024
+
+def epoch(bs, dtype):
+    "One epoch of a cohort of the default study."
+    if dtype == 'bfloat16' and not has_bfloat16(torch.device('cpu')): raise Missing('no instructions for bfloat16')
+    study = Study(n_train=IMAGES, n_probe=64, bs=bs, dtype=dtype, device='cpu').filled()
+    learn = untrained_learners(study)[1]
+    return lambda: _fit(learn, study, 1, dtype)
+
+def training(bs, limit):
+    return Case(f'precision training {bs}', 2, f'seconds an image of training a cohort of the default study, batches of {bs}',
+                {dtype: partial(epoch, bs, dtype) for dtype in ('bfloat16', 'float32')},
+                [at_most('float32', limit, 'bfloat16')], per=dict(bfloat16=IMAGES, float32=IMAGES))
+
+CASES = [training(64, .9), training(256, .9), case('answers', 2000, 'clean answers that change, largest share', changed, .001),
          case('rate', 500, 'fooling rate, largest difference', rates, .005)]

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.callback.core import Callback
+from PIL import Image
 
 from tests.common import says
-from tests.distillation.common import Labelled, fit, student
+from tests.distillation.common import Labelled, batches, fit, student
 from kd_knowledge.torch_core import generator
-from kd_knowledge.distillation import CRD, distill_learner
+from kd_knowledge.data import Augment, Images, get_dls, image_loaders
+from kd_knowledge.distillation import CRD, KL, distill_learner
 from kd_knowledge.distillation.objectives import _GatherDot
+from kd_knowledge.models import frozen, taps
 
 LARGE = 100_001 # the smallest bank that is never multiplied as a whole, if few rows are drawn
 WAYS = dict(whole=lambda student, bank, drawn: (student@bank.T).gather(1, drawn), gathered=_GatherDot.apply)
@@ -26,6 +30,7 @@ def case(n, batch=8, n_classes=10, dim=16, negatives='bank', **kwargs):
     crd = CRD(dim=dim, negatives=negatives, **kwargs)
     crd.student_layers, crd.teacher_layers = ['s'], ['t']
     crd.build(dict(s=student), dict(t=teacher), Labelled(y))
+    if crd.surveys: crd.survey(dict(t=torch.randn(n, 12, generator=draw)), torch.arange(n))
     return crd.double(), (dict(s=student.requires_grad_()), dict(t=teacher), y[index], index), y
 
 
@@ -119,9 +124,7 @@ def test_both_ways_give_the_same_loss_and_gradient():
 
 def test_a_small_bank_gives_the_very_bits_of_a_product_with_all_of_it():
     crd, batch, y = case(600, n_negatives=64, partition=1e3, seed=3)
-    batch = in_float32(crd, batch)
-    bank = F.normalize(torch.randn(600, 16, generator=generator('crd bank', 3)), dim=1)
-    assert torch.equal(crd.bank, bank)
+    batch, bank = in_float32(crd, batch), crd.bank.clone()
     order, count = y.argsort(stable=True), y.bincount()
     own, start = count[batch[2]][:, None], (count.cumsum(0) - count)[batch[2]][:, None]
     place = (torch.rand(8, 64, generator=generator('crd draws', 3))*(600 - own)).long().clamp_(max=599 - own)
@@ -181,6 +184,8 @@ crd = CRD(negatives='bank')
 crd.student_layers, crd.teacher_layers = ['s'], ['t']
 found = [peak()]
 crd.build(dict(s=student), dict(t=teacher), Labelled())
+crd.bank.fill_(.1)
+crd.filled.fill_(n)
 found.append(peak())
 for _ in range(3): crd(dict(s=student), dict(t=teacher), Labelled.y[index], index).backward()
 found.append(peak())
@@ -246,6 +251,78 @@ def test_the_bank_moves_one_batch_later_towards_the_teacher(negatives):
     assert torch.allclose(crd.bank, expected, atol=1e-12)
 
 
+def learner_on(dls, teacher, path=None, **students):
+    return distill_learner(dls, teacher, students, student=student, path=path)
+
+
+def fit_with(learn, callback):
+    with learn.no_bar(), learn.no_logging(), learn.added_cbs(callback): learn.fit(1, 1e-2)
+
+
+def parameters(learn): return torch.cat([p.detach().flatten() for p in learn.students['CRD'].parameters()])
+
+
+class Stop(Callback):
+    "Ends the fit before its n-th step."
+    def __init__(self, at): self.at = at
+    def before_batch(self):
+        if self.training and self.iter == self.at: raise KeyboardInterrupt
+
+
+def test_the_first_bank_is_what_the_teacher_makes_of_the_plain_images(teacher):
+    dls = get_dls('shapes', bs=16, n_train=40, n_valid=16, augment=Augment(crop=(.5, 1), jitter=.4))
+    learn = learner_on(dls, teacher, a=CRD(negatives='bank'), b=CRD(negatives='bank', seed=3))
+    with pytest.raises(KeyboardInterrupt): fit_with(learn, Stop(0))
+    for terms in learn.cohort.objectives.values():
+        with frozen(teacher), torch.no_grad(), taps(teacher, terms[0].teacher_layers[0]) as seen:
+            teacher(dls.train_ds.pixels(range(40)))
+        w, b = terms[0].embed_teacher.weight, terms[0].embed_teacher.bias
+        rows = [v@w.T + b for v in seen[terms[0].teacher_layers[0]].flatten(1)]
+        assert torch.allclose(terms[0].bank, torch.stack([r/r.norm() for r in rows]), atol=1e-6)
+
+
+def test_a_fit_that_goes_on_keeps_its_bank(dls, teacher, tmp_path):
+    learn = fit(learner_on(dls, teacher, tmp_path, CRD=CRD(negatives='bank')))
+    moved = learn.cohort.objectives['CRD'][0].bank.clone()
+    learn.save('one')
+    again = learner_on(batches(), teacher, tmp_path, CRD=CRD(negatives='bank')).load('one')
+    with pytest.raises(KeyboardInterrupt): fit_with(again, Stop(0))
+    assert torch.equal(again.cohort.objectives['CRD'][0].bank, moved)
+
+
+@pytest.mark.parametrize('negatives', ['bank', 'batch'])
+def test_after_a_kill_the_same_weights_come_from_a_new_start(teacher, negatives):
+    def weights(at):
+        learn = learner_on(batches(), teacher, CRD=CRD(negatives=negatives, n_negatives=20))
+        if at is None: return parameters(fit(learn, 2))
+        with pytest.raises(KeyboardInterrupt): fit_with(learn, Stop(at))
+        return weights(None)
+    assert torch.equal(weights(None), weights(2))
+
+
+@pytest.mark.parametrize('negatives', ['bank', 'shared', 'batch'])
+def test_a_student_with_crd_trains_in_a_cohort_as_alone(teacher, negatives):
+    def weights(**others):
+        students = dict(CRD=CRD(negatives=negatives, n_negatives=20), **others)
+        return parameters(fit(learner_on(batches(), teacher, **students)))
+    together = weights(Ind=None, KL=KL(), other=CRD(negatives='bank', seed=4))
+    assert torch.allclose(weights(), together, atol=1e-5)
+
+
+def test_a_teacher_of_images_on_disk_fills_the_bank_too(teacher, tmp_path):
+    dls = batches()
+    for i, (x, y) in enumerate(zip(dls.train_ds.x, dls.train_ds.y)):
+        place = tmp_path/'train'/str(int(y))
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x.permute(1, 2, 0).numpy()).save(place/f'{i:03}.png')
+    files = sorted((tmp_path/'train').rglob('*.png'))
+    labels = torch.tensor([int(f.parent.name) for f in files])
+    lazy = Images(files, labels, dls.train_ds.vocab, dls.train_ds.size)
+    assert not lazy.in_memory
+    learn = fit(learner_on(image_loaders(lazy, dls.valid_ds, bs=16), teacher, CRD=CRD(negatives='bank')))
+    assert int(learn.cohort.objectives['CRD'][0].filled) == 64
+
+
 def test_a_student_trains_with_shared_negatives_and_its_bank_is_saved(dls, teacher, tmp_path):
     def learner(**kwargs):
         students = dict(CRD=CRD(n_negatives=32, negatives='shared', **kwargs))
@@ -264,7 +341,36 @@ def test_errors_name_the_argument_and_the_fix():
     for negatives in ('bank', 'shared'):
         crd, batch, _ = case(60, n_negatives=5, negatives=negatives)
         says(lambda: crd(*batch[:3], torch.tensor([60])), 'index', '60 is outside the 60 training images')
+    for negatives in ('bank', 'shared', 'batch'):
         says(lambda: case(60, n_classes=1, negatives=negatives), 'labels', 'one class')
+    crd, batch, _ = case(60, batch=1, negatives='batch')
+    says(lambda: crd(*batch), 'bs', 'one image', "negatives='bank'")
+
+
+def test_a_bank_that_was_not_filled_is_refused():
+    crd, batch, _ = case(60, n_negatives=5)
+    crd.filled.zero_()
+    says(lambda: crd(*batch), 'negatives', 'the bank is empty', 'survey')
+
+
+def test_the_batch_is_the_written_out_formula_of_its_other_classes():
+    crd, batch, _ = case(600, n_classes=3, negatives='batch')
+    ours, theirs = crd(*batch), crd._embed(*batch[:2])[1]
+    counts = batch[2][:, None] != batch[2]
+    assert 0 < counts.sum(1).min() < counts.sum(1).max()
+    expected = by_hand(crd, batch, theirs.expand(8, 8, 16), counts)
+    assert differ([ours, *gradients(ours, crd, batch)], [expected, *gradients(expected, crd, batch)]) < 1e-6
+
+
+def test_an_image_without_another_class_in_its_batch_adds_nothing():
+    crd, batch, _ = case(600, n_classes=3, negatives='batch')
+    student, teacher, labels, index = batch
+    assert crd(student, teacher, torch.zeros_like(labels), index).item() == 0
+    assert crd.log_z.isnan(), 'Z waits for the first batch that has a negative'
+    first = gradients(crd(student, teacher, torch.arange(8), index), crd, batch)
+    assert all(g.isfinite().all() for g in first) and crd.log_z.isfinite()
+    one = gradients(crd(student, teacher, torch.zeros_like(labels), index), crd, batch)
+    assert all((g == 0).all() for g in one)
 
 
 def crd_case(**kwargs):
@@ -273,6 +379,7 @@ def crd_case(**kwargs):
     crd.student_layers = crd.teacher_layers = ['f']
     features = torch.randn(3, 6), torch.randn(3, 6)
     crd.build(dict(f=features[0]), dict(f=features[1]), Labelled(y))
+    crd.survey(dict(f=torch.randn(12, 6)), torch.arange(12))
     return crd.double(), [f.double() for f in features], torch.tensor([0, 1, 2]), torch.tensor([0, 4, 8])
 
 

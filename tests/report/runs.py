@@ -18,9 +18,10 @@ from kd_knowledge.report.figures import write_extremes
 CONDITIONS = dict(localization=['Grad-CAM'], adversarial=['teacher', 'foreign'], colour=['0.2', '0.4', '0.6'],
                   crop=['0.3', '0.5'], shift=['2', '4', '8'])
 METRICS = dict(localization='closer', adversarial='fooled')
-VERDICTS = ['inherited', 'opposite (away from the teacher)', 'no evidence (the interval includes zero)',
-            'no evidence (inside the null band)', 'no evidence (the control moves too)',
-            'cannot tell seed from effect (one seed)', 'control']
+VERDICTS = ['inherited', "inherited, not from this teacher's images", 'opposite', 'absent',
+            'undecided (9 seeds would decide)', 'undecided (more seeds alone would not decide)',
+            'undecided (clear alone, not among all headlines)', 'undecided (its teacher cannot be told from Ind)',
+            'undecided (one network of each)', 'control']
 EVIL = '<script>alert("x")</script>&'
 
 
@@ -93,7 +94,9 @@ def write_picture(path, size=32):
 def row(**changes):
     "A row of estimates."
     known = dict(probe='adversarial', condition='teacher', metric='fooled', student='KL', value=.41, control=.06,
-                 difference=.35, low=.28, high=.42, null_low=-.03, null_high=.03, n=500, seeds=2, verdict='inherited')
+                 difference=.35, low=.28, high=.42, paired=True, null_low=-.03, null_high=.03, control_difference=.34,
+                 control_low=.25, control_high=.43, p=.001, q=.002, direction=1, n=500, seeds=2, spread=.01, decides=3,
+                 verdict='inherited')
     return pd.Series({**known, **changes})
 
 

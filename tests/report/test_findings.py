@@ -5,26 +5,31 @@ import pytest
 
 from kd_knowledge.core import KDError
 from kd_knowledge.report.findings import (
-    accuracy_table, accuracy_warnings, cards, compared, condition_warnings, controls, estimates_table, headline,
-    headlines, metrics, part_tables, read_run, sentence, share, shares, tally, teacher_values, unstarred)
+    accuracy_table, accuracy_warnings, away, cards, compared, condition_warnings, controls, estimates_table, headline,
+    headlines, metrics, part_tables, read_run, sentence, share, shares, sureness, tally, teacher_values, unstarred)
 from kd_knowledge.report.html import run_facts, write_report
 from tests.report.runs import CONDITIONS, VERDICTS, make_full_run, make_run, row
 
 ### Verdicts in words
 
 @pytest.mark.parametrize('verdict,words', list(zip(VERDICTS, [
-    'Inherited.', 'The opposite: ', 'No evidence: the interval', 'No evidence: independent', 'No evidence: its control',
-    'These very networks differ: KL lies above Ind on such images. Cannot tell seed from effect: ', 'This is a control.'])))
+    'Inherited. Of this, +34 points (+25 to +43) are owed to this very teacher: ',
+    "Inherited, not from this teacher's images: beyond its control it has +34 points", 'The opposite: it moved away',
+    'Absent: ', 'Undecided: 9 seeds of each would', 'Undecided: even 200 seeds', 'Undecided: clear alone, but among',
+    'Undecided: its teacher cannot be told from Ind',
+    'These very networks differ: KL lies above Ind on such images. Undecided: ', 'This is a control.'])))
 def test_verdict_in_words(verdict, words): assert f'). {words}' in sentence(row(verdict=verdict))
 
 def test_sentence():
     assert sentence(row()) == ('KL was fooled by 41 % of the images that fool its teacher, Ind by 6 %: +35 points '
-                               '(95 % interval +28 to +42; luck of the seed: −3 to +3). Inherited.')
+                               '(95 % interval over 2 pairs of networks +28 to +42; large: more than what one seed '
+                               'changes, ±3). Inherited. Of this, +34 points (+25 to +43) are owed to this very teacher: '
+                               'beyond what its control gives.')
     starred = row(student='KL*', difference=.12, low=.02, high=.2)
     foreign = row(condition='foreign', difference=-.2, low=-.3, high=-.1)
-    assert sentence(row(), starred).endswith('Inherited (from T*: +12 points).')
+    assert sentence(row(), starred).endswith('its control gives (from T*: +12 points).')
     assert sentence(row(), foreign).endswith('(with images made for a foreign network: −20 points).')
-    assert '+0.4 points (95 % interval 0.0 to +0.9;' in sentence(row(difference=.004, low=-.0001, high=.009))
+    assert '+0.4 points (95 % interval over 2 pairs of networks 0.0 to +0.9; small beside what one seed changes, ±3.0)' in sentence(row(difference=.004, low=-.0001, high=.009))
     novel = row(probe='novel', metric='m', condition='c')
     assert sentence(novel).startswith('KL reached 41 % in novel (c), Ind 6 %: +35 points')
 
@@ -45,14 +50,25 @@ def test_what_was_compared(written):
 
 def test_tally_counts_each_kind(written):
     estimates = read_run(written[0]).estimates.iloc[:len(VERDICTS)].assign(verdict=VERDICTS)
-    assert '5 verdicts were made: 1 inherited, 1 opposite, 3 no evidence.' in tally(estimates)
+    assert '8 verdicts were made: 2 inherited, 1 opposite, 1 absent, 4 undecided.' in tally(estimates)
+
+def test_whoever_moved_away_is_named(written):
+    estimates = read_run(written[0]).estimates
+    assert away(estimates[estimates.verdict != 'opposite']) == []
+    moved = (estimates.student == 'CRD') & (estimates.probe == 'shift') & (estimates.condition != '2')
+    found = away(estimates.assign(verdict=np.where(moved, 'opposite', 'inherited'), difference=-.03))
+    assert found == ['CRD moved away from its teacher in shift invariance (2 of 3 rows, at most −3.0 points).']
+
+def test_how_sure_the_verdicts_are(written):
+    run = read_run(written[0])
+    assert '2 pairs that began with the same weights' in sureness(run) and 'The 10 headlines' in sureness(run)
 
 ### Shares
 
 @pytest.mark.parametrize('changed,teacher,wanted', [
     ({}, .76, [.5, .4, .6]), (dict(control=.5, difference=-.1, low=-.2, high=.05), .3, [.5, -.25, 1.]),
     (dict(control=.3, difference=.7, low=.6, high=.8), 1., [1., .857, 1.143]),
-    (dict(null_low=-.4, null_high=.4), .4, None),
+    (dict(direction=0), .4, None),
     (dict(null_low=np.nan, null_high=np.nan), .065, None),
     ({}, np.nan, None)])
 def test_share(changed, teacher, wanted):
@@ -103,7 +119,10 @@ def test_tables_in_words(written):
     run = read_run(written[0])
     found = estimates_table(run, 'shift', 'agreement')
     assert found.columns.tolist() == ['student', 'largest shift (pixels)', 'value', 'Ind', 'effect', '95 % interval',
-                                      'luck of the seed', 'images', 'seeds', 'accuracy', 'verdict']
+                                      'q', 'one seed changes', 'networks', 'images', 'accuracy', 'verdict']
+    owed = estimates_table(run, 'adversarial', 'fooled')[['owed to this teacher', 'its interval']]
+    assert len(owed) == 6 and (owed['owed to this teacher'] != '–').sum() == 3
+    assert set(found.networks) == {'2 pairs'}
     assert len(found) == 9 and set(found.accuracy) == {'90.0 %'}
     assert accuracy_table(run.accuracy).iloc[0].tolist() == ['T', 'teacher', '93.0 %', '93.0 %', '–', '–']
     assert run_facts(run) == dict(Steps='1, 1 min 15 s in all', Versions='torch 2.8', Device='cpu')
@@ -119,7 +138,7 @@ def test_parts_are_the_means_of_their_images(full):
         mean = rows[rows['sample'] % 3 == k].groupby(['model', 'seed']).value.mean()
         line = found['class'].loc[part]
         assert line.images == 20 and line['T'] == pytest.approx(mean['T'].mean())
-        assert line['luck of the seed'] == pytest.approx(mean['Ind'].max() - mean['Ind'].min())
+        assert line['luck of the seed'] == pytest.approx(1.96*2**.5*mean['Ind'].std(), rel=1e-3)
         assert line['KL'] == pytest.approx(mean['KL'].mean() - mean['Ind'].mean())
 
 def test_an_older_folder_has_no_parts_and_no_cards(written):

@@ -4,6 +4,7 @@ from dataclasses import asdict
 import pandas as pd
 import pytest
 
+import kd_knowledge.study.steps # brings Study.filled
 from kd_knowledge.core import KDError
 from kd_knowledge.probes import PROBES
 from kd_knowledge.report.paper import (
