@@ -31,7 +31,7 @@ class Scale:
     seeds: int = 6  # in a cast
     images: int = 300  # in a set, times what a plant needs
     blocks: int = 3  # sets of images
-    casts: int = 300  # that are drawn, of each kind
+    casts: int = 200  # that are drawn, of each kind
 
 
 class Plant:

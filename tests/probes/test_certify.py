@@ -25,7 +25,8 @@ def test_a_lot_takes_its_share_and_stays(world):
     x, steady = world.x_known, world.known_lot(SHARE, 0)
     random = torch.Generator().manual_seed(0)
     attacked = (x + 8/255*torch.randn(x.shape, generator=random).sign()).clamp(0, 1)
-    for moved in (attacked, colour_jitter(x, .4, random)): assert (steady(x) == steady(moved)).float().mean() > .99
+    assert torch.equal(steady(x), steady(attacked))
+    assert (steady(x) == steady(colour_jitter(x, .4, random))).float().mean() > .95  # white that is cut off moves some
 
 
 def test_planted_networks_are_what_they_say(world):
