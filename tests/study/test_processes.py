@@ -15,7 +15,7 @@ pytest.importorskip('accelerate')
 TUTORIAL = Path(__file__).resolve().parents[2]/'nbs'/'tutorials'/'many_processes.ipynb'
 TINY = dict(data='shapes', size=16, n_train=128, n_probe=64, bs=32, teacher_args='{width: 8}',
             student_args='{width: 4}', teacher_epochs=2, epochs=2, recipe='steps', lr=.03,
-            objectives='{KL: {}, Hint: {}, CRD: {weight: 0.05}}', seeds=1, independent_seeds=2,
+            objectives='{KL: {}, Hint: {}, CRD: {weight: 0.05, negatives: bank}}', seeds=1, independent_seeds=2,
             probes='adversarial colour fidelity', probe_args='{adversarial: {eps: 0.1}}', device='cpu')
 
 RUNS = r'''
