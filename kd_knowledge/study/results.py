@@ -30,7 +30,8 @@ def print_results(
     folder = Path(folder)
     accuracy = pd.read_csv(folder/'accuracy.csv').groupby('network', sort=False).accuracy
     print('\nAccuracy\n' + accuracy.agg(['mean', 'min', 'max', 'count']).round(3).to_string())
-    found = pd.read_csv(folder/'headlines.csv', dtype=dict(condition=str))[SHOWN].round(3).to_string(index=False, na_rep='')
+    found = pd.read_csv(folder/'headlines.csv', dtype=dict(condition=str))[SHOWN].round(3)
+    found = found.to_string(index=False, na_rep='')
     print(f'\nStudent minus independent student (all conditions and metrics: estimates.csv)\n{found}')
     print_away(folder)
     print(f'\nReport: {(folder/"report.html").resolve()}')
