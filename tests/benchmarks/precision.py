@@ -46,7 +46,7 @@ def case(key, n, text, run, limit):
     return Case(f'precision {key}', 2, f'bfloat16, three trained networks of the default study, {n:,} images',
                 {text: partial(run, n)}, [exact(text, limit)], once=True)
 
-IMAGES = 1024
+IMAGES = 512
 
 def epoch(bs, dtype):
     "One epoch of a cohort of the default study."
