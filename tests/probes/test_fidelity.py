@@ -9,7 +9,7 @@ from kd_knowledge.core import KDError
 from kd_knowledge.data import Images
 from kd_knowledge.probes.core import Cast, summary
 from kd_knowledge.probes.evidence import estimate, plot_estimates
-from kd_knowledge.probes.fidelity import calibration, ece, fidelity, kappa, plot_reliability
+from kd_knowledge.probes.fidelity import calibration, copy_probability, ece, fidelity, kappa, plot_reliability
 
 
 class Says(nn.Module):
@@ -64,6 +64,24 @@ def test_kappa_is_cohens(seed):
 def test_kappa_where_it_is_undefined():
     assert np.isnan(kappa([1, 1, 1], [1, 1, 1])) and np.isnan(kappa([0, 0], [0, 0]))
     assert abs(kappa([1, 1, 1], [1, 0, 1])) < 1e-12 and abs(kappa([0, 0], [1, 1])) < 1e-12
+
+
+@pytest.mark.parametrize('share', [0, .3, .5, .7])
+def test_copy_probability_is_what_was_planted(share):
+    "And it is Klein's form, and how much oftener the student is right where the teacher is."
+    rng = np.random.default_rng(7)
+    teacher, own, copied = rng.random(20_000) < .8, rng.random(20_000) < .55, rng.random(20_000) < share
+    student = np.where(copied, teacher, own)
+    p, q = teacher.mean(), student.mean()
+    e, found = p*q + (1 - p)*(1 - q), copy_probability(teacher, student)
+    assert found == pytest.approx(share, abs=.02)
+    assert found == pytest.approx(kappa(teacher, student)*(1 - e)/(1 - p**2 - (1 - p)**2))
+    assert found == pytest.approx(student[teacher].mean() - student[~teacher].mean())
+
+
+def test_copy_probability_where_it_is_undefined():
+    for teacher in ([1, 1, 1], [0, 0, 0]):
+        for student in ([1, 1, 1], [1, 0, 0], [0, 0, 0]): assert np.isnan(copy_probability(teacher, student))
 
 
 # Calibration error
@@ -162,7 +180,7 @@ def test_estimates_and_pictures():
     cast, images = some_cast()
     rows = [fidelity(cast, images), calibration(cast, images)]
     found = estimate(__import__('pandas').concat(rows))
-    assert len(found) == 3 + 3 + 1 + 1 and found.value.notna().all()
+    assert len(found) == 3 + 3 + 1 + 1 + 1 and found.value.notna().all()
     kl = plot_estimates(found, 'fidelity', 'KL')
     control = found[found.metric == 'KL'].control.iloc[0]
     assert kl.get_ylabel() == 'KL (nats)' and kl.patches[0].get_height() == pytest.approx(control)
