@@ -163,7 +163,7 @@ def test_it_is_the_same_arithmetic(runs):
     top, said = runs
     assert said['double-1']['statuses'] == [0] and said['double-2']['statuses'] == [0, 0], said['double-2']['err']
     (one, log), (other, its_log) = (torch.load(top/f'double-{n}.pt') for n in (1, 2))
-    assert {'objectives.CRD.0.bank', 'objectives.CRD.0.log_z', 'objectives.Hint.0.regressor.weight'} < set(one)
+    assert {'objectives.bank.0.bank', 'objectives.bank.0.log_z', 'objectives.Hint.0.regressor.weight'} < set(one)
     assert len(log) == 3*11
     same(one, other, 1e-9)
     assert log == pytest.approx(its_log, rel=1e-9)
