@@ -130,17 +130,17 @@ class _Spread:
 @dataclass
 class Effect:
     "A difference, and what it rests on."
-    difference:float # the mean
-    low:float # 95 % interval
-    high:float # its other end
-    p:float # two-sided; NaN where nothing is known of the networks' luck
-    spread:float # standard deviation of one difference over seeds; NaN as `p`
+    difference:float # the mean, -1 to 1
+    low:float # 95 % interval, -1 to 1
+    high:float # its other end, -1 to 1
+    p:float # two-sided, 0 to 1; NaN where nothing is known of the networks' luck
+    spread:float # standard deviation of one difference over seeds, 0 or more; NaN as `p`
     freedom:float # degrees of freedom of `spread`, 0 or more
-    images:float # variance of the mean that comes from images
+    images:float # variance of the mean that comes from images, 0 or more
     seeds:int # networks on the smaller side, 1 or more
 
 def interval(
-    difference:float, # the mean of all differences
+    difference:float, # the mean of all differences, -1 to 1
     networks:float, # its variance that comes from networks, 0 or more
     freedom:float, # its degrees of freedom; 0: nothing is known of it, and images count alone
     images:float, # its variance that comes from images, 0 or more
@@ -218,7 +218,7 @@ def verdict(
     whose:str='images', # what of the teacher the control lacks: images or property
     q:float=np.nan, # of a headline, 0 to 1; NaN of any other row
     seeds:int=2, # networks of each, 1 or more
-    decides:float=np.nan, # how many seeds would decide; NaN where more would not
+    decides:float=np.nan, # how many seeds would decide, 1 or more; NaN where more would not
     margin:float=.02, # an effect smaller than this is as good as none, above 0
 ) -> str: # begins with `inherited`, `opposite`, `absent` or `undecided`
     "What may be said about an effect, in words."

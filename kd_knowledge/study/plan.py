@@ -370,8 +370,8 @@ def next_seeds(
     half, # half widths of 95 % intervals, one or many, 0 or more
     spread, # standard deviation over seeds of one difference of partners, as many
     seeds:int, # how many there are, 1 or more
-    precision:float, # what no half width shall exceed, in the same unit
-    most:int, # seeds at most
+    precision:float, # what no half width shall exceed, in the same unit, above 0
+    most:int, # seeds at most, 1 or more
     kinds:int=2, # kinds of networks that share their seeds, the independent one among them, 2 or more
 ) -> int: # more than `seeds`, at most `most`; `seeds` itself where that is enough, or most
     "How many seeds the widest interval asks for."
