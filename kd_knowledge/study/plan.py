@@ -287,7 +287,7 @@ def read_headlines(
 # %% ../../nbs/67_study.plan.ipynb #387977dd
 SPREADS = files('kd_knowledge.study')/'spreads.csv'
 
-def _images_variance(rows, kinds):
+def _owed_to_images(rows, kinds):
     "What of an interval's width is owed to images."
     t = stats.t.ppf(.975, np.maximum((kinds - 1)*(rows.seeds - 1), 1))
     return ((rows.half/t)**2 - rows.spread**2/rows.seeds).clip(lower=0)
@@ -298,7 +298,7 @@ def _study_spreads(folder):
     known = {name: (given or {}).get('objective', name) for name, given in asked['objectives'].items()}
     every = read_headlines(folder/'estimates.csv')
     rows = claims(every).dropna(subset='spread')
-    images = _images_variance(rows, 1 + every.student.nunique())
+    images = _owed_to_images(rows, 1 + every.student.nunique())
     return pd.DataFrame(dict(probe=rows.probe, student=rows.student.map(known), seeds=rows.spread**2,
                              images=images*rows.n, freedom=rows.seeds - 1))
 
