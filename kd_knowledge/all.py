@@ -16,6 +16,7 @@ from .probes import *
 from .report.findings import *
 from .report.paper import *
 from .report.figures import *
+from .report.cards import *
 from .report.html import *
 from .study.config import *
 from .study.presets import *

@@ -93,11 +93,18 @@ def curve_axes(
 # %% ../../nbs/71_explorer.canvas.ipynb #bcaef132
 DPI = 110 # of the pictures in widgets
 
+def _plain_names(figure):
+    "A dollar in a name is no formula; the numbers of an axis may be one."
+    for ax in figure.axes:
+        names = ax.get_legend().get_texts() if ax.get_legend() else ()
+        for text in [*ax.texts, ax.title, *names]: text.set_parse_math(False)
+
 def png_bytes(
     figure, # of matplotlib
 ) -> bytes: # of a PNG
     "A figure as it is shown in a widget."
     file = BytesIO()
+    _plain_names(figure)
     figure.savefig(file, format='png', dpi=DPI, pil_kwargs=dict(compress_level=1))
     return file.getvalue()
 

@@ -8,6 +8,7 @@ __all__ = ['effects', 'Scene', 'tiny_scene', 'open_run', 'as_scene']
 # %% ../../nbs/70_explorer.scene.ipynb #c49cef65
 from functools import cache, partial
 from pathlib import Path
+from urllib.parse import unquote
 
 # %% ../../nbs/70_explorer.scene.ipynb #7a7bdbe3
 import pandas as pd
@@ -169,7 +170,7 @@ def _read_rows(folder, probe):
 def _read_logs(folder):
     "Name of a cohort -> its log, the largest cohorts first."
     paths = sorted((folder/'logs').glob('*.csv'), key=lambda p: (-p.stem.count('-'), p.stem))
-    return {p.stem: pd.read_csv(p) for p in paths}
+    return {unquote(p.stem): pd.read_csv(p) for p in paths}
 
 def as_scene(
     scene, # a `Scene`, or the folder of a finished run

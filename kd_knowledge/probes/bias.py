@@ -14,7 +14,7 @@ import torch
 # %% ../../nbs/46_probes.bias.ipynb #4a9371cb
 from ..core import require
 from .core import every, Probe, register_probe, table
-from .evidence import colour, estimate
+from .evidence import _caption, colour, estimate
 from .domains import decisions
 
 # %% ../../nbs/46_probes.bias.ipynb #add70736
@@ -191,7 +191,7 @@ def plot_groups(
     ax.axhline(0, color=colour('Ind'), lw=1, ls='--')
     ax.set_xticks(range(len(groups)), groups, fontsize=8)
     ax.set_ylabel('gain in accuracy (points)')
-    ax.set_title(f'seeds = {found.seeds.min()}, 95 % intervals; grey: luck of the seed', fontsize=7, color='#555555')
+    _caption(ax, found)
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(fontsize=7, frameon=False)
     return ax

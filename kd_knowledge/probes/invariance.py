@@ -21,7 +21,7 @@ from ..torch_core import generator
 from ..data.images import check_pixels
 from ..data.augment import colour_jitter, random_resized_crop, random_shift
 from .core import answers, every, Probe, register_probe, summary, table
-from .evidence import colour, plot_estimates
+from .evidence import _caption, colour, plot_estimates
 
 # %% ../../nbs/44_probes.invariance.ipynb #c820a02b
 BLOCK = 32 # images that share a random stream
@@ -227,8 +227,8 @@ def plot_depth(
     ax.errorbar(at, value, [value - low, high - value], fmt='o-', ms=3, capsize=2, color=colour('Hint'), label='Hint')
     ax.set_xticks(at, part.student.str[5:])
     ax.set(xlabel='depth of the hint', ylabel=f'{metric} (%)')
-    text = f'n = {part.n.max()}, seeds = {part.seeds.max()}, 95 % intervals; grey: luck of the seed'
-    ax.set_title(f'{probe} {condition}, {text}', fontsize=7, color='#555555')
+    _caption(ax, part)
+    ax.set_title(f'{probe} {condition}, {ax.get_title()}', fontsize=7, color='#555555')
     ax.spines[['top', 'right']].set_visible(False)
     ax.legend(fontsize=7, frameon=False)
     return ax

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'UNDECIDED', 'LONE', 'LEAST', 'SHARE', 'EFFECTS', 'SIMULATED', 'VALUES', 'TEXTS', 'UNTOLD', 'PREDICTED',
-           'USES', 'LIMIT', 'controls', 'unstarred', 'sentence', 'share', 'simulate', 'simulated_run', 'Run',
-           'read_run', 'headlines', 'shares', 'tally', 'sureness', 'away', 'compared', 'accuracy_warnings',
-           'condition_warnings', 'accuracy_table', 'metrics', 'teacher_values', 'other_values', 'estimates_table',
-           'part_table', 'part_tables', 'write_images', 'write_networks', 'Card', 'cards']
+           'controls', 'unstarred', 'sentence', 'share', 'simulate', 'simulated_run', 'Run', 'read_run', 'headlines',
+           'shares', 'tally', 'sureness', 'away', 'compared', 'accuracy_warnings', 'condition_warnings',
+           'accuracy_table', 'metrics', 'teacher_values', 'other_values', 'estimates_table', 'part_table',
+           'part_tables', 'write_images']
 
 # %% ../../nbs/51_report.findings.ipynb #c19e1f97
 import json
@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 # %% ../../nbs/51_report.findings.ipynb #774ae9a5
-from ..core import file_name, KDError, require, RunFolder, write_json, write_table, write_text
+from ..core import KDError, require, RunFolder, write_json, write_table, write_text
 from ..probes.core import Member, probe_of, PROBES, summary, table
 from ..probes.evidence import estimate, ESTIMATES, headline, luck_of_seed, MOST, RATE
 
@@ -141,7 +141,7 @@ def sentence(
     row, # a row of `probes.estimate`: a Series or named tuple
     control=None, # the row of its control: the student of `T*`, or the same student under `foreign`
 ) -> str:
-    "The verdict of one row in words: values, difference, interval, what one seed changes and, where given, its control."
+    "The verdict of one row in words: values, difference, interval, luck of the seed and, where given, its control."
     digits, teacher = _digits(row), 'T' if row.student.endswith('*') else 'its teacher'
     claim = probe_of(row.probe).phrase.format(
         student=row.student, probe=row.probe, condition=row.condition, value=_percent(row.value, digits),
@@ -352,8 +352,8 @@ UNTOLD = ('No verdict was made about the training: one network of each cannot te
 def _these(rows, where):
     "How many differences hold of the very networks that were compared."
     found, n = sum(map(_apart, rows.itertuples())), len(rows)
-    return (f'Of these very networks: {found} of {n} differences to Ind in {where} are more than the luck of the images; '
-            f'without any difference 5 % of luck would give about {.05*n:.2g}.' if n else '')
+    return (f'Of these very networks: {found} of {n} differences to Ind in {where} are more than the luck of the '
+            f'images; without any difference 5 % of luck would give about {.05*n:.2g}.' if n else '')
 
 def _luck_expected(made):
     "How many of the claims may be luck."
@@ -602,124 +602,3 @@ def write_images(
         classes = [i.vocab[k] for k in i.y.tolist()]
         return pd.DataFrame({'domain': name, 'sample': range(len(i)), 'class': classes, 'group': group(i)})
     write_table(Path(folder)/'images.csv', pd.concat([labels(name, i) for name, i in sets.items()]))
-
-# %% ../../nbs/51_report.findings.ipynb #07f69cdf
-def _objective_record(objective):
-    "The name and the options of an objective."
-    return {} if objective is None else dict(objective=type(objective).__name__, **objective.options)
-
-def _network_record(member, objectives):
-    recipe = dict(name=type(member.net).__name__) | getattr(member.net, 'recipe', {})
-    return dict(network=member.model, role=member.role, seed=member.seed,
-                parameters=sum(p.numel() for p in member.net.parameters()), recipe=recipe,
-                objective=_objective_record(objectives.get(member.model.rstrip('*'))))
-
-def write_networks(
-    folder, # a run folder
-    cast, # the `Cast` of its networks
-    objectives:dict, # name of a student -> its objective; those of `T*`'s students are the same
-):
-    "Write `networks.json`: of each network its name, role, seed, number of parameters, recipe and objective."
-    write_json(Path(folder)/'networks.json', [_network_record(m, objectives) for m in cast.networks])
-
-# %% ../../nbs/51_report.findings.ipynb #7a57b037
-USES = {
-    'T': 'To teach the students of this study and to be the measure of likeness.',
-    'T*': 'To teach the control students: a teacher without the property in question.',
-    'Ind': 'The control of every claim: what the architecture and the data give without a teacher.',
-    'foreign': 'A control: a network that has nothing to do with the teacher.',
-    'random': 'A control: what likeness is worth between networks of which one has learned nothing.',
-    'limit': 'A control: an independent student that has the property by its making.'}
-
-def _use(name, role):
-    "What a network is for."
-    if name in USES: return USES[name]
-    if name.endswith('*'): return 'A control: a student of T*.'
-    return 'To see what this objective passes on.' if role == 'student' else 'A control.'
-
-def _objective_words(record, name):
-    "What a network was trained for."
-    if name == 'random': return 'none: it was not trained'
-    if not record: return 'cross-entropy on the labels'
-    options = {k: f'{v:g}' if isinstance(v, (int, float)) else v for k, v in record.items() if k != 'objective'}
-    rest = ', '.join(f'{k} {v}' for k, v in options.items())
-    teacher = 'T*' if name.endswith('*') else 'T'
-    return f'{record["objective"]} ({rest}) from {teacher}, and gamma times the cross-entropy on the labels'
-
-# %% ../../nbs/51_report.findings.ipynb #f3653994
-def _crop_words(config, own):
-    "The crops of the teacher (own) or of a student."
-    crop = config.get('teacher_crop') if own and config.get('teacher_crop') is not None else config.get('crop')
-    return f'crops from {crop:g} of the area' if crop else 'no crops'
-
-def _data_words(run, name):
-    "What a network was trained on, as the config has it."
-    config, own = run.config, name == 'T'
-    if 'epochs' not in config or name == 'random': return ''
-    more = _config_options(config, 'data_args') | (_config_options(config, 'teacher_data') if own else {})
-    parts = [_count(config['n_train'], 'image') if config.get('n_train') else '',
-             *(f'{k} {v}' for k, v in more.items()), _crop_words(config, own), 'mirrored' if config.get('flip') else '',
-             f'colour jitter {config["jitter"]:g}' if own and config.get('jitter') else 'no colour jitter']
-    return f'{_config_name(config.get("data"))}: {", ".join(filter(None, parts))}'
-
-def _training_words(run, name):
-    "How long a network was trained, and how."
-    config = run.config
-    given = f'weights {config["teacher_weights"]}' if name == 'T' and config.get('teacher_weights') else ''
-    epochs = config.get('teacher_epochs' if name in ('T', 'T*') else 'epochs')
-    if given and not config.get('teacher_head'): return given
-    if not epochs or name == 'random': return ''
-    rate = f'highest learning rate {config.get("lr")}, batches of {config.get("bs")}'
-    return f'{given and given + "; its new last layer alone: "}{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
-
-# %% ../../nbs/51_report.findings.ipynb #f9815c25
-def _calibration_error(run, name):
-    rows = run.values[(run.values.metric == 'ECE') & (run.values.model == name)]
-    return ', '.join(_percent(v, 1) for v in rows.value)
-
-def _network_paths(config, name):
-    "The networks that were given under a name to `kd_probe`."
-    roles = dict(T=[config.get('teacher')], Ind=config.get('controls'), foreign=[config.get('foreign')])
-    named = [(key, path) for o in config.get('students', []) for key, _, path in [o.rpartition('=')]]
-    return roles[name] if name in roles else [path for key, path in named if name in (key, Path(path).stem)]
-
-def _files(run, name):
-    "The networks' files: those in the run folder, else those that were given."
-    named = [f'models/{file_name(name, n["seed"])}.safetensors' for n in run.networks if n['network'] == name]
-    found = [path for path in named if (run.folder/path).exists()]
-    return ', '.join(found or filter(None, _network_paths(run.config, name) if 'controls' in run.config else []))
-
-def _architecture(recipe):
-    "A recipe in words."
-    options = ', '.join(f'{k} {v}' for k, v in (recipe.get('kwargs') or {}).items() if k not in ('mean', 'std'))
-    classes = f', {recipe["n_classes"]} classes' if 'n_classes' in recipe else ''
-    return f'{recipe.get("name", "not known here")}{f" ({options})" if options and classes else ""}{classes}'
-
-# %% ../../nbs/51_report.findings.ipynb #396d1105
-LIMIT = 'Made for this study. It knows its classes only and answers to every image; not for any use beyond.'
-
-@dataclass
-class Card:
-    "What is known of the networks of one name."
-    name:str # for example `KL`
-    role:str # `teacher`, `student` or `control`
-    facts:dict # heading -> words, those that are known
-
-def _card(run, name):
-    "The card of a name, from the config and the tables."
-    networks, accuracy = [n for n in run.networks if n['network'] == name], run.accuracy[run.accuracy.network == name]
-    first, known = networks[0], 'epochs' in run.config
-    facts = {
-        'Architecture': _architecture(first['recipe']), 'Parameters': f'{first["parameters"]:,}',
-        'Data': _data_words(run, name), 'Objective': _objective_words(first['objective'], name) if known else '',
-        'Training': _training_words(run, name), 'Seeds': ', '.join(str(n['seed']) for n in networks),
-        'Accuracy': ', '.join(_percent(v, 1) for v in accuracy.accuracy), 'ECE': _calibration_error(run, name),
-        'Intended use': _use(name, first['role']),
-        'Limits': LIMIT if known else 'What it was trained on is not known here.', 'File': _files(run, name)}
-    return Card(name, first['role'], {k: v for k, v in facts.items() if v})
-
-def cards(
-    run:Run, # a finished run
-) -> list: # of `Card`, in the order of the cast; empty where the run folder does not tell
-    "A card for each name of a network."
-    return [_card(run, name) for name in dict.fromkeys(n['network'] for n in run.networks)]

@@ -31,7 +31,8 @@ from ..models.classes import is_imagenet, name_classes
 from ..models.answers import read_answers
 from ..probes.core import Cast, LARGE, PROBES, summary
 from ..probes.evidence import estimate, headline, judge
-from ..report.findings import write_images, write_networks
+from ..report.cards import write_networks
+from ..report.findings import write_images
 from ..report.figures import write_extremes, write_figures
 from ..report.html import write_report
 from .config import (

@@ -21,7 +21,7 @@ import yaml
 from ..core import fingerprint, KDWarning, note, noted, require, RunFolder, write_json, write_text
 from ..torch_core import default_device, seeded
 from ..distillation.distributed import processes
-from ..distillation.cohort import classifier_learner, distill_learner
+from ..distillation.cohort import _float, classifier_learner, distill_learner
 from ..probes.core import Cast
 from ..report.html import write_report
 from .config import (
@@ -83,9 +83,19 @@ def untrained_learners(
                 distill_learner(dls, teacher, students, student=student, **optimiser(study)))
 
 # %% ../../nbs/68_study.run.ipynb #0d644c95
+@torch.no_grad()
+def _fill(cohort, x, n):
+    "Show objectives that ask for all n training images these few again and again: a step takes as long with them."
+    asking = [o for terms in cohort.objectives.values() for o in terms if o.surveys]
+    teacher = _float(cohort._watch_teacher(x)) if asking else {}
+    for place in torch.arange(n, device=x.device).split(len(x)) if asking else ():
+        few = {k: v[:len(place)] for k, v in teacher.items()}
+        for o in asking: o.survey(few, place)
+
 def _seconds_an_image(learn, study):
     "One step of training on a few images, timed after another one."
     x, y, index = (v[:16] for v in learn.dls.train.one_batch())
+    _fill(learn.cohort, x, len(learn.dls.train_ds))
     learn.cohort.train()
     for _ in range(2):
         start = time.perf_counter()
