@@ -6,7 +6,7 @@ networks of one seed share their filters. Every network is asked once by the rea
 images; a cast is then drawn: a set of images, and so many seeds. False alarms are claims about students that never met
 the teacher: a second independent network, and one that took over as much of a foreign network, each seed of another."""
 import argparse, time, warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing import get_context
 
@@ -36,7 +36,7 @@ class Scale:
 
 class Plant:
     "What is planted for one probe: networks by their seeds. Here a student gives its teacher's answers."
-    options, times = {}, 1
+    options, times, seeds = {}, 1, None  # arguments of the probe; images and seeds beside those of the scale
 
     def __init__(self, world): self.world = world
     def net(self, seed, draw): return self.world.net(seed, draw)
@@ -82,8 +82,9 @@ class Colour(Adversarial):
 
 class Crop(Plant):
     """Any network gives any class on a share of what it is shown, the teacher never does; so two views get one answer
-    in 1/10 + k (a - 1/10) of cases, a without such lapses, k the chance that neither view meets one."""
-    condition, metric, options, lapse = '0.4', 'agreement', dict(scales=(.4,)), .3
+    in 1/10 + k (a - 1/10) of cases, a without such lapses, k the chance that neither view meets one. A share `alike` of
+    the pairs of views are the same to the last pixel, and get one answer always."""
+    condition, metric, options, lapse, alike = '0.4', 'agreement', dict(scales=(.4,)), .3, 0
     def net(self, seed, draw): return Hesitant(self.world.net(seed, draw), self.lapse, 10*seed + draw)
 
     def networks(self, units):
@@ -92,11 +93,11 @@ class Crop(Plant):
         return super().networks(units) | dict(Taught=taught, Stranger=[self.foreign(s) for s in range(units)])
 
     def share(self, value, control, means):
-        kept = (1 - self.lapse)**2
-        return kept*((value - .1)/(control - .1) - 1)/(1 - kept)
+        kept, least = (1 - self.lapse)**2, self.alike + (1 - self.alike)/10
+        return kept*((value - least)/(control - least) - 1)/(1 - kept)
 
 
-class Shift(Crop): condition, options = '4', dict(shifts=(4,))
+class Shift(Crop): condition, options, alike = '4', dict(shifts=(4,)), 1/25  # of 5 x 5 places of a window
 
 
 class Domains(Plant):
@@ -139,6 +140,7 @@ class Representation(Plant):
         return np.interp(value, mixture, a)
 
 
+class MoreSeeds(Representation): seeds = 10
 class Boundary(Plant): condition, metric, options = 'seen', 'agreement', dict(planes=24, points=8)
 
 
@@ -151,7 +153,7 @@ class Calibration(Plant):
 
 PLANTS = dict(
     localization=[Localization], adversarial=[Adversarial], colour=[Colour], crop=[Crop], shift=[Shift],
-    domains=[Domains], bias=[Bias], groups=[Groups], representation=[Representation], boundary=[Boundary],
+    domains=[Domains], bias=[Bias], groups=[Groups], representation=[Representation, MoreSeeds], boundary=[Boundary],
     fidelity=[Fidelity, Copied], calibration=[Calibration])
 
 
@@ -221,7 +223,7 @@ def claims(rows): return np.mean([r.verdict.startswith(('inherited', 'opposite')
 def certified(plant, rows, scale):
     """A line of the table. Strangers have a mean of their own in a pool of so many networks; it is told, with its
     interval, and taken from them before casts are drawn, else the pool's luck would be counted in every cast."""
-    pool = Pool(rows, plant.condition, plant.metric)
+    pool, scale = Pool(rows, plant.condition, plant.metric), replace(scale, seeds=plant.seeds or scale.seeds)
     whole, stranger = pool.whole('Taught'), pool.whole('Stranger')
     share = lambda row, difference: plant.share(row.control + difference, row.control, pool.means)
     taught = list(pool.draws('Taught', scale))

@@ -45,6 +45,6 @@ def test_planted_networks_are_what_they_say(world):
 
 @pytest.mark.parametrize('name', ['fidelity', 'representation'])
 def test_certified_on_a_small_scale(name):
-    for line in certify(name, Scale(units=8, seeds=6, images=200, blocks=1, casts=8)):
+    for line in certify(name, Scale(units=10, seeds=6, images=200, blocks=1, casts=8)):
         assert line['measured'] == pytest.approx(SHARE, abs=.06) and line['low'] < SHARE < line['high']
         assert line['power'] > .8 and line['false_alarms_ind'] < .3
