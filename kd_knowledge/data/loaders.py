@@ -65,17 +65,24 @@ def create_batches(self:ImageLoader, samps):
 @patch
 def after_batch(self:ImageLoader, b):
     "Bytes to pixels, then the augmentation with this batch's own generator."
-    x = b[0].float().div_(255)
-    if self.augment is not None: x = self._augment_part(x)
+    x = self._pixels(b[0], 'augment')
     self.batch += 1
     return x, *b[1:]
 
 @patch
-def _augment_part(self:ImageLoader, x):
+def _pixels(self:ImageLoader, x, stream):
     "Each image changed by the numbers that belong to its place in the whole batch."
-    place, parts = self.part
+    x, (place, parts) = x.float().div_(255), self.part
+    if self.augment is None: return x
     if parts > 1: x = x.repeat(parts, 1, 1, 1)
-    return self.augment(x, generator('augment', self.seed, self.epoch, self.batch)).chunk(parts)[place]
+    return self.augment(x, generator(stream, self.seed, self.epoch, self.batch)).chunk(parts)[place]
+
+@patch
+def another_view(self:ImageLoader,
+    index:torch.Tensor, # positions of the images of the batch that came last
+) -> torch.Tensor: # pixels N x 3 x size x size in [0, 1]
+    "The same images, augmented anew by a stream of its own."
+    return self._pixels(self.dataset.bytes_at(index.cpu(), self.device), 'second view')
 
 @patch
 def one_batch(self:ImageLoader):

@@ -10,6 +10,10 @@ from inspect import ismodule
 from .objectives import *
 from .distributed import *
 from .cohort import *
+from .logits import *
+from .vectors import *
+from .maps import *
+from .heads import *
 
 # %% ../../nbs/39_distillation.ipynb #c0420eeb
 __all__ = [name for name, value in globals().items() if not (name.startswith('_') or ismodule(value))]

@@ -74,6 +74,8 @@ class Cohort(nn.Module):
         self.__dict__['teacher'] = teacher
         self.taught = any(o.needs_teacher for terms in objectives.values() for o in terms)
         self.seed, self.streams, self.seen, self.terms, self.spread = seed, {}, {}, {}, False
+        self.progress, self.second = 1., None # share of the fit that is over; another view of the batch's images
+        self.twice = {k for k, terms in objectives.items() if any(o.second_view for o in terms)} # who sees it
         alone = teacher is None and self.taught
         require(not alone, 'teacher', 'there is none to learn from', 'Give a trained network')
         for name, terms in objectives.items():
@@ -117,15 +119,20 @@ def _run_student(self:Cohort, name, x):
     with self._stream(name, x.device), taps(net, *dict.fromkeys(wanted)) as seen: logits = net(x)
     return dict(seen, logits=logits)
 
+def _twice(run, x, second):
+    "What `run` sees of both views."
+    return {**run(x), **{f'second {k}': v for k, v in run(second).items()}}
+
 # %% ../../nbs/32_distillation.cohort.ipynb #b27285b7
 @patch
 def forward(self:Cohort,
     x:torch.Tensor, # pixels N x 3 x H x W in [0, 1]
 ) -> dict: # name -> logits N x n_classes
     "The logits of all students; in training what the objectives asked for is kept until `loss`."
-    seen = {name: self._run_student(name, x) for name in self.students}
-    if self.training:
-        self.seen = dict(students=seen, teacher=self._watch_teacher(x) if self.taught else {})
+    if not self.training: return {name: self._run_student(name, x)['logits'] for name in self.students}
+    def look(run, twice): return _twice(run, x, self.second) if twice else run(x)
+    seen = {name: look(partial(self._run_student, name), name in self.twice) for name in self.students}
+    self.seen = dict(students=seen, teacher=look(self._watch_teacher, self.twice) if self.taught else {})
     return {name: s['logits'] for name, s in seen.items()}
 
 # %% ../../nbs/32_distillation.cohort.ipynb #8c4a0c4a
@@ -133,7 +140,8 @@ def forward(self:Cohort,
 def _batch_for(self:Cohort, objective, student, teacher, labels, index):
     "What an objective is given: this process's part of the batch, or the whole."
     if not (self.spread and objective.whole_batch): return student, teacher, labels, index
-    def whole(seen, layers): return {k: _together(v) for k, v in seen.items() if k in ('logits', *layers)}
+    def whole(seen, layers):
+        return {k: _together(v) for k, v in seen.items() if k.removeprefix('second ') in ('logits', *layers)}
     student, teacher = whole(student, objective.student_layers), whole(teacher, objective.teacher_layers)
     return student, teacher, _together(labels), _together(index)
 
@@ -173,7 +181,9 @@ def loss(self:Cohort,
 @patch
 def _total(self:Cohort, name, student, teacher, labels, index):
     terms, objectives = self.terms[name], self.objectives[name]
-    for o in objectives: terms[type(o).__name__] = o(*self._batch_for(o, student, teacher, labels, index))
+    for o in objectives:
+        o.progress = self.progress
+        terms[type(o).__name__] = o(*self._batch_for(o, student, teacher, labels, index))
     gamma = objectives[0].gamma if len(objectives) else 1.
     return gamma*terms['cross-entropy'] + sum(o.weight*terms[type(o).__name__] for o in objectives)
 
@@ -194,6 +204,11 @@ class DistillCallback(Callback):
 
     def before_fit(self): self.model.survey(self.dls.train_ds, self.dls.bs)
     def before_train(self): self.sums, self.steps = {}, 0
+    def before_batch(self):
+        if not self.training: return
+        self.model.progress = self.pct_train
+        if self.model.twice: self.model.second = self.dls.train.another_view(self.yb[1])
+
     def after_loss(self):
         if not self.training: return
         self.steps += 1
@@ -280,6 +295,12 @@ def _objectives(terms):
     for o in terms: require(isinstance(o, Objective), 'students', f'{o!r} is no objective', fix)
     return deepcopy(terms)
 
+def _adapted(net, terms, teacher, seed):
+    "The network that the objectives put in the student's place."
+    for o in terms:
+        with seeded(seed): net = o.adapt(net, teacher)
+    return net
+
 # %% ../../nbs/32_distillation.cohort.ipynb #bfa1dc40
 def _two_images(cohort, dls): return next(iter(dls.train_ds.batches(2)))[0].to(next(cohort.parameters()).device)
 
@@ -334,8 +355,9 @@ def distill_learner(
     problem = f'the batches of {type(dls).__name__} have no index of each image, and may be normalised'
     require(own, 'dls', problem, 'Give get_dls(dls, size=64), which takes its images as they are, at that size')
     for name in students: check_name('students', name, roles=())
-    nets = {name: _make_student(student, dls.c, seed) for name in students}
-    cohort = Cohort(teacher, nets, {k: _objectives(v) for k, v in students.items()}, seed)
+    terms = {name: _objectives(given) for name, given in students.items()}
+    nets = {k: _adapted(_make_student(student, dls.c, seed), given, teacher, seed) for k, given in terms.items()}
+    cohort = Cohort(teacher, nets, terms, seed)
     _check_classes(cohort, dls)
     if cohort.taught and getattr(teacher, 'recipe', {}).get('new_head'):
         note('teacher', 'its last layer is new and was never trained: train it first (classifier_learner)')
