@@ -118,7 +118,7 @@ class FeatureMSE(Vectors):
 
     def compare(self, mine, theirs): return F.mse_loss(self.regressor(mine), theirs)
 
-# %% ../../nbs/34_distillation.vectors.ipynb #78c82b63
+# %% ../../nbs/34_distillation.vectors.ipynb #cad49123
 def last_layer(
     net:nn.Module, # a network that ends in one linear layer or 1 x 1 convolution
     argument:str='layers', # what an error calls it
@@ -137,7 +137,8 @@ def answers(
     "What a last layer makes of features, also place by place."
     weight, bias = [p if learns or p is None else p.detach() for p in (layer.weight, layer.bias)]
     weight = weight.flatten(1)
-    return F.linear(features, weight, bias) if features.ndim == 2 else F.conv2d(features, weight[:, :, None, None], bias)
+    if features.ndim == 2: return F.linear(features, weight, bias)
+    return F.conv2d(features, weight[:, :, None, None], bias)
 
 # %% ../../nbs/34_distillation.vectors.ipynb #6a3cb3a9
 @register_objective
