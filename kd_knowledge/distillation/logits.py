@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# %% ../../nbs/33_distillation.logits.ipynb #11d15e87
+# %% ../../nbs/33_distillation.logits.ipynb #e0ceb6b5
 from ..core import require
-from ..models.anatomy import anatomy
-from .objectives import Objective, _to_map, _vector, register_objective
+from .objectives import late_stages, Objective, _to_map, _vector, register_objective
 
 # %% ../../nbs/33_distillation.logits.ipynb #d69d1e82
 def divergence(
@@ -212,7 +211,7 @@ class WSLD(Objective):
         weights = 1 - (-behind[0]/(behind[1] + 1e-7)).exp()
         return (weights*_soft_entropy(s, t, self.tau)).mean()
 
-# %% ../../nbs/33_distillation.logits.ipynb #36158bb8
+# %% ../../nbs/33_distillation.logits.ipynb #233e9218
 def _enhanced(student, teacher, labels, epsilon):
     label = F.one_hot(labels, student.shape[1])
     return -(((teacher.softmax(1) + label)**epsilon - label)*student.log_softmax(1)).sum(1).mean()
@@ -232,7 +231,7 @@ class OFA(Objective):
         self.epsilon, self.stages = epsilon, stages
 
     def choose_layers(self, student, teacher):
-        self.student_layers, self.map = anatomy(student).stages if self.stages else [], _to_map(student)
+        self.student_layers, self.map = late_stages(student) if self.stages else [], _to_map(student)
 
     def build(self, student, teacher, images):
         n, widths = student['logits'].shape[1], [self._pooled(student, name).shape[1] for name in self.student_layers]

@@ -14,20 +14,20 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-# %% ../../nbs/35_distillation.maps.ipynb #542cbfec
+# %% ../../nbs/35_distillation.maps.ipynb #32cf1564
 from ..core import require
-from ..models.anatomy import anatomy, find_module
-from .objectives import Objective, _to_map, register_objective, same_size
+from ..models.anatomy import find_module
+from .objectives import late_stages, Objective, _to_map, register_objective, same_size
 from .logits import _grown
 
-# %% ../../nbs/35_distillation.maps.ipynb #520e4743
+# %% ../../nbs/35_distillation.maps.ipynb #ea33a031
 def paired_stages(
     student:nn.Module, # the network that will learn
     teacher:nn.Module, # the network that it learns from
     n:int=None, # how many pairs, from the deep end, 1 or more; None is as many as both have
 ) -> tuple: # two lists of names of modules, as long as each other
-    "The stages of two networks, paired from the deep end. Raises `KDError` where one has none."
-    both = anatomy(student).stages, anatomy(teacher).stages
+    "The stages of two networks behind their stems, paired from the deep end. Raises `KDError` where one has none."
+    both = late_stages(student), late_stages(teacher)
     n = min(n or len(both[0]), *map(len, both))
     require(n > 0, 'objectives', 'a network without stages has no maps to compare', 'Take one that reads answers')
     return tuple(names[-n:] for names in both)

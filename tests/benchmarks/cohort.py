@@ -21,8 +21,9 @@ def quiet(learn):
 
 def learners(loaders, teacher, student, groups):
     "A fit of one epoch for each group of students."
+    made = partial(network, teacher) if isinstance(teacher, str) else teacher
     with contextlib.redirect_stdout(io.StringIO()):
-        found = [quiet(distill_learner(loaders(), network(teacher), group, student=student, lr=1e-3))
+        found = [quiet(distill_learner(loaders(), made(), group, student=student, lr=1e-3))
                  for group in groups]
     def run():
         for fit in found: fit()
