@@ -99,7 +99,7 @@ class NKD(_Others):
         own = t.softmax(1).gather(1, labels[:, None])*s.log_softmax(1).gather(1, labels[:, None])
         return self.rest*_soft_entropy(others(s, labels), others(t, labels), self.tau).mean() - own.mean()
 
-# %% ../../nbs/33_distillation.logits.ipynb #4cc0b9ef
+# %% ../../nbs/33_distillation.logits.ipynb #4f39a212
 @register_objective
 class RLD(_Others):
     "Refined logit distillation (Sun 2024, zju-SWJ/RLD): how sure the teacher is, put to the label."
@@ -122,7 +122,8 @@ class RLD(_Others):
         sure = torch.cat((most, (-most.expm1()).clamp_min(1e-30).log()), 1)
         own = _yes_or_no(s/self.tau_sure, labels)
         target = self.tau_sure**2*F.kl_div(own, sure, log_target=True, reduction='batchmean')
-        rest = divergence(*(z.masked_fill(~below, -1000*self.tau) for z in (s, t)), self.tau)
+        low = [z.where(below, z.detach().amin(1, keepdim=True) - 1000*self.tau) for z in (s, t)]
+        rest = divergence(*low, self.tau)
         return _grown(self.progress, self.warmup)*(self.alpha*target + self.beta*rest)
 
     def _below(self, teacher, labels): return teacher < teacher.gather(1, labels[:, None])

@@ -299,10 +299,10 @@ class AB(BeforeReLU):
         terms = [_boundaries(connect(s), t) for connect, (s, t) in zip(self.connectors, pairs)]
         return sum(term*.5**k for k, term in enumerate(terms[::-1]))
 
-# %% ../../nbs/35_distillation.maps.ipynb #6c7d0e69
+# %% ../../nbs/35_distillation.maps.ipynb #af18e349
 def _margins(norm):
     "The mean of each channel of a batch norm below zero, C x 1 x 1."
-    mean, std = norm.bias.detach(), norm.weight.detach().abs()
+    mean, std = norm.bias.detach(), norm.weight.detach().abs().clamp_min(1e-12)
     normal, z = torch.distributions.Normal(0., 1.), mean/std
     below = normal.cdf(-z)
     m = mean - std*normal.log_prob(z).exp()/below

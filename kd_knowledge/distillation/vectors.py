@@ -31,7 +31,7 @@ class Vectors(Objective):
     def forward(self, student, teacher, labels, index):
         return self.compare(_vector(student[self.student_layers[0]]), _vector(teacher[self.teacher_layers[0]]))
 
-# %% ../../nbs/34_distillation.vectors.ipynb #a3130c8a
+# %% ../../nbs/34_distillation.vectors.ipynb #71dca6c9
 def _distances(v):
     "Euclidean distances of all pairs, N x N, in units of their mean; of equal vectors there is no gradient."
     d = torch.cdist(v, v, compute_mode='donot_use_mm_for_euclid_dist')
@@ -41,7 +41,8 @@ def _angles(v):
     "Cosines of the angles at each image between all pairs of others, N x N x N."
     apart = v[None] - v[:, None]
     square = apart.pow(2).sum(2, keepdim=True)
-    unit = apart*square.where(square > 0, 1).rsqrt()
+    there = square > 1e-8*square.mean()
+    unit = apart*there*square.where(there, 1).rsqrt()
     return unit@unit.transpose(1, 2)
 
 @register_objective
@@ -78,7 +79,7 @@ class PKT(Vectors):
         s, t = _neighbours(mine), _neighbours(theirs)
         return (t*((t + 1e-7)/(s + 1e-7)).log()).mean()
 
-# %% ../../nbs/34_distillation.vectors.ipynb #c2b346f0
+# %% ../../nbs/34_distillation.vectors.ipynb #dd98fb0b
 @register_objective
 class CC(Vectors):
     "Correlation congruence as released in RepDistiller (Peng 2019), which is not the paper's kernel form."
@@ -95,7 +96,9 @@ class CC(Vectors):
         widths = _vector(student[self.student_layers[0]]).shape[1], _vector(teacher[self.teacher_layers[0]]).shape[1]
         self.embed_student, self.embed_teacher = (nn.Linear(width, self.dim) for width in widths)
 
-    def compare(self, mine, theirs): return _products(self.embed_student(mine), self.embed_teacher(theirs))
+    def compare(self, mine, theirs):
+        require(len(mine) > 1, 'bs', 'a batch of one image has no neighbours', 'Give 64, for example')
+        return _products(self.embed_student(mine), self.embed_teacher(theirs))
 
 def _products(mine, theirs):
     apart = (mine - theirs).abs()
@@ -118,7 +121,7 @@ class FeatureMSE(Vectors):
 
     def compare(self, mine, theirs): return F.mse_loss(self.regressor(mine), theirs)
 
-# %% ../../nbs/34_distillation.vectors.ipynb #cad49123
+# %% ../../nbs/34_distillation.vectors.ipynb #f5a35281
 def last_layer(
     net:nn.Module, # a network that ends in one linear layer or 1 x 1 convolution
     argument:str='layers', # what an error calls it
@@ -131,20 +134,16 @@ def last_layer(
 
 def answers(
     layer:nn.Module, # a last layer
-    features:torch.Tensor, # penultimate features N x D, or maps N x D x H x W
-    learns:bool=True, # whether a gradient reaches the layer
-) -> torch.Tensor: # logits N x K, or N x K x H x W: the answer at each place
-    "What a last layer makes of features, also place by place."
-    weight, bias = [p if learns or p is None else p.detach() for p in (layer.weight, layer.bias)]
-    weight = weight.flatten(1)
-    if features.ndim == 2: return F.linear(features, weight, bias)
-    return F.conv2d(features, weight[:, :, None, None], bias)
+    features:torch.Tensor, # penultimate features, N x D
+) -> torch.Tensor: # logits N x K
+    "What a last layer makes of features, as it is: no gradient reaches it."
+    bias = None if layer.bias is None else layer.bias.detach()
+    return F.linear(features, layer.weight.detach().flatten(1), bias)
 
-# %% ../../nbs/34_distillation.vectors.ipynb #6a3cb3a9
+# %% ../../nbs/34_distillation.vectors.ipynb #383ff322
 @register_objective
 class SRRL(Objective):
     "Softmax regression (Yang 2021, jingyang2017/KD_SRRL): features that the teacher's last layer reads as its own."
-    whole_batch = False
     def __init__(self,
         weight:float=1., # of the whole term, 0 or more
         gamma:float=1., # factor of the cross-entropy on the labels, 0 or more
@@ -163,5 +162,5 @@ class SRRL(Objective):
 
     def forward(self, student, teacher, labels, index):
         mine = self.connector(self.map(student[self.student_layers[0]])).mean((2, 3))
-        read = F.mse_loss(answers(self.head, mine, learns=False), teacher['logits'])
+        read = F.mse_loss(answers(self.head, mine), teacher['logits'])
         return F.mse_loss(mine, _vector(teacher[self.teacher_layers[0]])) + self.regression*read
