@@ -18,6 +18,7 @@ from .report.paper import *
 from .report.figures import *
 from .report.cards import *
 from .report.html import *
+from .report.atlas import *
 from .study.config import *
 from .study.presets import *
 from .study.results import *
