@@ -88,7 +88,8 @@ def one_of(
     near = _near_names(name, known)
     guess = f'Did you mean {" or ".join(near)}?' if near else ''
     every = f'Give one of {", ".join(map(str, known[:20]))}{other and f", or {other}"}'
-    fix = f'{guess} {every}' if len(known) <= 20 else guess or every
+    short = guess and f'{guess} Or {other}' if other else guess
+    fix = f'{guess} {every}' if len(known) <= 20 else short or every
     require(meant, argument, f'{name!r} is {f"not {what}" if what else "unknown"}', fix)
     return meant[-1]
 

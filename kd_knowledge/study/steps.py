@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['STUDENTS', 'WIDTHS', 'LAPTOP', 'TRAINING', 'TEACHING', 'LEARNING', 'FOREIGN_SEED', 'RESULTS', 'lacking',
-           'possible_probes', 'objectives_of', 'check_names', 'Step', 'Bench', 'training_key', 'log_path', 'cohorts',
-           'looking_steps']
+           'possible_probes', 'objectives_of', 'check_names', 'is_current', 'Step', 'Bench', 'training_key', 'log_path',
+           'cohorts', 'looking_steps']
 
 # %% ../../nbs/63_study.steps.ipynb #b77b28fb
 import inspect
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 
 # %% ../../nbs/63_study.steps.ipynb #8a191d38
+import yaml
 from fastcore.basics import patch
 
 # %% ../../nbs/63_study.steps.ipynb #e13f3fdd
@@ -23,7 +25,8 @@ from ..data.datasets import offers
 from ..models.zoo import SMALL
 from ..distillation.objectives import OBJECTIVES
 from ..probes.core import PROBES
-from .config import Probing, Study, telling, with_values
+from .config import ELSEWHERE, Probing, Study, telling, with_values
+from .presets import load_preset
 
 # %% ../../nbs/63_study.steps.ipynb #b5eb5363
 def lacking(
@@ -116,6 +119,17 @@ def filled(self:Study) -> Study:
 def filled(self:Probing) -> Probing:
     "The probing with the probes that the data allow, where none is named."
     return _filled(self, dict(probes=possible_probes(self)))
+
+# %% ../../nbs/63_study.steps.ipynb #cf35179a
+def is_current(
+    folder, # of stored results, named after a preset, with `config.yaml`
+) -> bool:
+    "Whether results are of their preset as it now is; False where there is no config."
+    path = Path(folder)/'config.yaml'
+    if not path.is_file(): return False
+    stored, now = yaml.safe_load(path.read_text(encoding='utf-8')), asdict(load_preset(path.parent.name).filled())
+    asked = lambda config: {k: telling(v) for k, v in config.items() if k not in ELSEWHERE}
+    return asked(stored) == asked(now)
 
 # %% ../../nbs/63_study.steps.ipynb #715844f4
 @dataclass
