@@ -40,8 +40,11 @@ class ClassMaps(Objective):
         self.maps = _to_map(student), _to_map(teacher)
         self.__dict__['heads'] = last_layer(student, 'student'), last_layer(teacher, 'teacher')
 
-    def read(self, student, teacher):
-        "Class activation maps N x K x H x W of both, without bias; only the student's last layer learns."
+    def read(self,
+        student:dict, # as `forward` is given it
+        teacher:dict, # the same of the teacher
+    ) -> list: # class activation maps of both, N x K x H x W, without bias
+        "What `compare` is given; only the student's last layer learns."
         mine, theirs = self.maps[0](student[self.student_layers[0]]), self.maps[1](teacher[self.teacher_layers[0]])
         return [class_maps(self.heads[0], mine), class_maps(self.heads[1], theirs, learns=False)]
 

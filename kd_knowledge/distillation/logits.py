@@ -302,7 +302,9 @@ class CTKD(Objective):
         self.theta = nn.Parameter(torch.tensor(float(start)))
 
     @property
-    def tau(self): return 1 + 20*self.theta.sigmoid()
+    def tau(self) -> torch.Tensor: # one number between 1 and 21
+        "The temperature as it has been learned so far."
+        return 1 + 20*self.theta.sigmoid()
 
     def forward(self, student, teacher, labels, index):
         grown = (1 - math.cos(math.pi*min(1., self.progress/self.loop)))/2

@@ -50,8 +50,11 @@ class Maps(Objective):
         "What the student is asked to make small."
         raise NotImplementedError
 
-    def read(self, student, teacher):
-        "The pairs of maps, each of one size."
+    def read(self,
+        student:dict, # as `forward` is given it
+        teacher:dict, # the same of the teacher
+    ) -> list: # of pairs of maps, each pair of one size, shallow to deep
+        "What `compare` is given."
         mine = [self.maps[0](student[name]) for name in self.student_layers]
         theirs = [self.maps[1](teacher[name]) for name in self.teacher_layers]
         return [same_size(*pair) for pair in zip(mine, theirs)]

@@ -133,7 +133,7 @@ STUDY = { # case -> options beside the tiny ones, the argument that is named, a 
     'a pickle that calls itself safetensors': (dict(teacher_weights='nets/pickled'), 'teacher_weights', 'Save'),
     'a checkpoint of another architecture': (dict(teacher_weights='nets/mixed'), 'teacher_weights', 'one network'),
     'weights without their description': (dict(teacher_weights='nets/alone'), 'teacher_weights', 'beside'),
-    'unknown objective': (dict(objectives=dict(AT={})), 'objectives', 'KL'),
+    'unknown objective': (dict(objectives=dict(KLD={})), 'objectives', 'KL'),
     'unknown argument of an objective': (dict(objectives=dict(KL=dict(wait=1))), 'KL', 'weight'),
     'negative weight': (dict(objectives=dict(KL=dict(weight=-1))), 'weight', 'away'),
     'negative weight of the labels': (dict(objectives=dict(Hint=dict(gamma=-.5))), 'gamma', 'Give'),
