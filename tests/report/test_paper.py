@@ -24,8 +24,8 @@ CASES = [
     ('shapes-swin-swin', 'domains', 'consensus', 'Swin-Base -> Swin-Tiny'),
     ('shapes-stylized-lower', 'bias', 'shape bias', 'stylized ResNet50 -> ResNet18, lower weight'),
     ('shapes-stylized-higher', 'bias', 'shape bias', 'stylized ResNet50 -> ResNet18, higher weight'),
-    ('fashion-domains', 'boundary', 'agreement', 'MNIST CNN -> same'),
-    ('fashion-domains', 'domains', 'accuracy', 'MNIST CNN -> same')]
+    ('digits-domains', 'boundary', 'agreement', 'MNIST CNN -> same'),
+    ('digits-domains', 'domains', 'accuracy', 'MNIST CNN -> same')]
 LAPTOP = dict(data='shapes', teacher='resnet_small', student='resnet_small', objectives={}, jitter=.4)
 
 ### Two files
