@@ -6,6 +6,7 @@
 __all__ = ['effects', 'Scene', 'tiny_scene', 'open_run', 'as_scene']
 
 # %% ../../nbs/70_explorer.scene.ipynb #c49cef65
+from copy import copy
 from functools import cache, partial
 from pathlib import Path
 from urllib.parse import unquote
@@ -70,6 +71,16 @@ def _shown(cast, models):
 def students(self:Scene) -> list:
     "Names of the shown students."
     return [m.model for m in self.shown.networks if m.role == 'student']
+
+@patch
+def only(self:Scene,
+    *models:str, # names of networks
+) -> Scene: # the same cast, images and tables
+    "A scene that shows these networks beside the teacher and Ind."
+    other = copy(self)
+    other.shown = _shown(self.cast, models)
+    other.rates, other.parts, other.curves, other.orders, other.anatomies = {}, {}, {}, {}, {}
+    return other
 
 # %% ../../nbs/70_explorer.scene.ipynb #cf663379
 def tiny_scene(

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from kd_knowledge.cli import kd_explore, kd_probe
-from kd_knowledge.explorer import explore
+from kd_knowledge.explorer import explore, open_run, Scene
+from kd_knowledge.probes import Cast
 
 
 def fails(capsys, *argv):
@@ -58,7 +59,7 @@ def test_a_run_of_kd_probe(tmp_path, monkeypatch):
     networks = '--teacher my_networks_2:teacher --students KL=my_networks_2:student --controls my_networks_2:control'
     rest = '--data digits --size 32 --n 40 --probes localization --device cpu --out found'
     assert kd_probe([*networks.split(), *rest.split()]) == 0
-    tabs = explore('found', trust=True)
+    tabs = explore('found', trust=True).tabs
     assert [tabs.get_title(i) for i in range(len(tabs.children))] == NAMES
     for i, name in enumerate(NAMES):
         tabs.selected_index = i
@@ -68,5 +69,21 @@ def test_a_run_of_kd_probe(tmp_path, monkeypatch):
 
 def test_a_tab_that_cannot_be_made_says_why(untrained, monkeypatch):
     monkeypatch.setattr(type(untrained), 'stages', lambda scene: scene.found('no such probe'))
-    tabs = explore(untrained)
+    tabs = explore(untrained).tabs
     assert 'role="alert">probe: ' in tabs.children[0].children[0].value
+
+
+def test_any_two_of_many_students_stand_side_by_side(run):
+    scene = open_run(run)
+    names = ['KL', 'Hint', 'CRD', 'AT', 'SP']
+    nets = dict(zip(['Ind', *names], (scene.cast.firsts*6)[1:]))
+    page = explore(Scene(Cast(scene.cast.teacher, {k: m.net for k, m in nets.items()}), scene.images))
+    assert page.shown.students == names[:2] and [box.options for box in page.pair] == [tuple(names)]*2
+    page.tabs.selected_index = 1
+    page.pair[0].value, page.pair[1].value = 'SP', 'CRD'
+    assert page.shown.students == ['SP', 'CRD']
+    assert [len(box.children) for box in page.tabs.children] == [0, 1, 0, 0, 0]
+    text = page.tabs.children[1].children[0].numbers.value
+    assert 'SP' in text and 'CRD' in text and 'Hint' not in text
+    page.pair[1].value = 'SP'
+    assert page.shown.students == ['SP']
