@@ -62,7 +62,7 @@ def check_recipe(
 ):
     "Raise `KDError` if a file names a function that nobody allowed, or arguments that load something."
     if trust is True or is_function(name) and name in (trust or ()): return
-    if name in OWN: name, kwargs = str(kwargs.get('network')), kwargs.get('options') or {}
+    if name in OWN: name = str(kwargs.get('network')) # its other arguments are looked at below, at any depth
     fix = 'Give trust=True (--trust) if you know what it does'
     require(not is_function(name), argument, f'{where} names the function {name!r}, which a file may not have called', fix)
     found = ', '.join(map(str, loading_arguments(kwargs)[:3]))

@@ -296,8 +296,8 @@ def _objectives(terms):
     return deepcopy(terms)
 
 def _adapted(net, terms, teacher, seed):
-    "The network that the objectives put in the student's place."
-    for o in terms:
+    "The network that the objectives put in the student's place; without a teacher there is none to adapt to."
+    for o in terms if teacher is not None else ():
         with seeded(seed): net = o.adapt(net, teacher)
     return net
 

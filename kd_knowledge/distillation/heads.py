@@ -6,6 +6,7 @@
 __all__ = ['class_maps', 'ClassMaps', 'CATKD', 'E2KD', 'projected', 'SimKD']
 
 # %% ../../nbs/36_distillation.heads.ipynb #283e1bd3
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 
 # %% ../../nbs/36_distillation.heads.ipynb #59f9e5ed
@@ -19,7 +20,8 @@ from ..models.core import create_model
 from ..models.anatomy import anatomy, find_module
 from .objectives import Objective, _to_map, register_objective, same_size
 from .logits import _check_tau, divergence
-from .vectors import last_layer
+from .maps import Maps
+from .vectors import head_answers, last_layer
 
 # %% ../../nbs/36_distillation.heads.ipynb #f4fbd1b1
 def class_maps(
@@ -32,7 +34,7 @@ def class_maps(
     return F.conv2d(maps, weight.flatten(1)[:, :, None, None])
 
 # %% ../../nbs/36_distillation.heads.ipynb #f3286a8b
-class ClassMaps(Objective):
+class ClassMaps(Objective, ABC):
     "An objective on class activation maps: subclasses define `compare`. Raises `KDError` for networks without them."
     whole_batch = False
     def choose_layers(self, student, teacher):
@@ -50,24 +52,27 @@ class ClassMaps(Objective):
 
     def build(self, student, teacher, images):
         fix = 'Take a network that ends in a mean over places and one linear layer, or another objective'
-        bias = [0 if head.bias is None else head.bias for head in self.heads]
-        try: means = [maps.mean((2, 3)) + b for maps, b in zip(self.read(student, teacher), bias)]
-        except (RuntimeError, IndexError): means = [torch.zeros(())]*2 # a last layer that does not read the map
-        for name, seen, mean in zip(('student', 'teacher'), (student, teacher), means):
-            same = mean.shape == seen['logits'].shape and torch.allclose(mean, seen['logits'], atol=1e-3)
-            require(same, name, 'its answers are not the means of class activation maps', fix)
+        read = (student, self.student_layers), (teacher, self.teacher_layers)
+        for name, (seen, layers), to_map, head in zip(('student', 'teacher'), read, self.maps, self.heads):
+            fits = _gives_means(head, to_map(seen[layers[0]]), seen['logits'])
+            require(fits, name, 'its answers are not the means of class activation maps', fix)
 
+    @abstractmethod
     def compare(self,
         mine:torch.Tensor, # class activation maps of the student, N x K x H x W
         theirs:torch.Tensor, # of the teacher, N x K x H' x W'
-        student:dict, # what else was read, `logits` among it
+        student:dict, # all that was read, `logits` among it
         teacher:dict, # the same of the teacher
     ) -> torch.Tensor: # one float32 number
         "What the student is asked to make small."
-        raise NotImplementedError
 
     def forward(self, student, teacher, labels, index):
         return self.compare(*self.read(student, teacher), student, teacher)
+
+def _gives_means(head, maps, logits):
+    "Whether the answers are what the last layer makes of the maps' means."
+    fits = maps.ndim == 4 and maps.shape[1] == head.weight[0].numel()
+    return fits and torch.allclose(head_answers(head, maps.mean((2, 3))), logits, atol=1e-3)
 
 # %% ../../nbs/36_distillation.heads.ipynb #e8b04d72
 def _attentions(maps, size): return F.normalize(F.adaptive_avg_pool2d(maps, size).flatten(2), dim=2)
@@ -134,9 +139,8 @@ def projected(
 
 # %% ../../nbs/36_distillation.heads.ipynb #9503c9c2
 @register_objective
-class SimKD(Objective):
+class SimKD(Maps):
     "The teacher's last map alone, no labels, and its last layer for good (Chen 2022, DefangChen/SimKD)."
-    whole_batch = False
     def __init__(self,
         weight:float=1., # 0 or more
         gamma:float=0., # factor of the cross-entropy on the labels, 0 or more; 0 in the paper
@@ -145,6 +149,9 @@ class SimKD(Objective):
     def adapt(self, student, teacher):
         head = last_layer(teacher, 'teacher')
         require(isinstance(head, nn.Linear), 'teacher', 'its last layer is not linear', 'Take another objective')
+        mine, theirs = last_layer(student, 'student').weight.shape[0], head.out_features
+        problem = f'it answers with {mine} classes, its teacher with {theirs}'
+        require(mine == theirs, 'student', problem, 'Give networks for the same classes')
         about, net = getattr(student, 'recipe', None), _project(student, head.in_features)
         last_layer(net).load_state_dict(head.state_dict())
         last_layer(net).requires_grad_(False)
@@ -156,6 +163,4 @@ class SimKD(Objective):
         self.student_layers, self.teacher_layers = [anatomy(student).cam], [anatomy(teacher).cam]
         self.maps = _to_map(student), _to_map(teacher)
 
-    def forward(self, student, teacher, labels, index):
-        maps = self.maps[0](student[self.student_layers[0]]), self.maps[1](teacher[self.teacher_layers[0]])
-        return F.mse_loss(*same_size(*maps))
+    def compare(self, pairs): return F.mse_loss(*pairs[0])

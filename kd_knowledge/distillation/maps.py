@@ -7,6 +7,7 @@ __all__ = ['paired_stages', 'Maps', 'AT', 'SP', 'NST', 'FSP', 'VID', 'FT', 'Revi
 
 # %% ../../nbs/35_distillation.maps.ipynb #ffb1b779
 import math
+from abc import ABC, abstractmethod
 
 # %% ../../nbs/35_distillation.maps.ipynb #abc24e8b
 import torch
@@ -32,7 +33,7 @@ def paired_stages(
     require(n > 0, 'objectives', 'a network without stages has no maps to compare', 'Take one that reads answers')
     return tuple(names[-n:] for names in both)
 
-class Maps(Objective):
+class Maps(Objective, ABC):
     "An objective on feature maps: subclasses define `compare`, and `connect` if parts are trained."
     whole_batch, n_stages = False, None # how many pairs from the deep end; None is all
     def choose_layers(self, student, teacher):
@@ -44,16 +45,16 @@ class Maps(Objective):
     ):
         "Make the trained parts."
 
+    @abstractmethod
     def compare(self,
-        pairs:list, # of maps N x C x H x W and N x D x H x W, of student and teacher, shallow to deep
+        pairs:list, # what `read` gives
     ) -> torch.Tensor: # one float32 number
         "What the student is asked to make small."
-        raise NotImplementedError
 
     def read(self,
         student:dict, # as `forward` is given it
         teacher:dict, # the same of the teacher
-    ) -> list: # of pairs of maps, each pair of one size, shallow to deep
+    ) -> list: # of pairs of maps N x C x H x W and N x D x H x W, of student and teacher, shallow to deep
         "What `compare` is given."
         mine = [self.maps[0](student[name]) for name in self.student_layers]
         theirs = [self.maps[1](teacher[name]) for name in self.teacher_layers]
@@ -326,7 +327,13 @@ class OFD(BeforeReLU):
 
     def choose_layers(self, student, teacher):
         super().choose_layers(student, teacher)
-        self.__dict__['norms'] = [self._norm(teacher, stage) for stage in self.stages[1]]
+        self.take_margins([self._norm(teacher, stage) for stage in self.stages[1]])
+
+    def take_margins(self,
+        norms:list, # the teacher's batch norms, one for each stage
+    ):
+        "Keep the margins that follow from batch norms, which a teacher does not change."
+        for k, norm in enumerate(norms): self.register_buffer(f'margin{k}', _margins(norm))
 
     def _norm(self, teacher, stage):
         inside = teacher.get_submodule(find_module(teacher, stage)).modules()
@@ -340,5 +347,6 @@ class OFD(BeforeReLU):
         self.connectors = nn.ModuleList(bring(*pair) for pair in channels)
 
     def compare(self, pairs):
-        parts = [*zip(self.connectors, self.norms, pairs)][::-1]
-        return sum(_overhaul(connect(s), t, _margins(norm))*.5**k for k, (connect, norm, (s, t)) in enumerate(parts))
+        terms = [_overhaul(connect(s), t, getattr(self, f'margin{k}'))
+                 for k, (connect, (s, t)) in enumerate(zip(self.connectors, pairs))]
+        return sum(term*.5**k for k, term in enumerate(terms[::-1]))

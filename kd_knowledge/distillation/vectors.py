@@ -5,6 +5,9 @@
 # %% auto #0
 __all__ = ['Vectors', 'RKD', 'PKT', 'CC', 'FeatureMSE', 'last_layer', 'head_answers', 'SRRL']
 
+# %% ../../nbs/34_distillation.vectors.ipynb #d807e738
+from abc import ABC, abstractmethod
+
 # %% ../../nbs/34_distillation.vectors.ipynb #15358a33
 import torch
 import torch.nn.functional as F
@@ -16,20 +19,34 @@ from ..models.anatomy import anatomy, find_module
 from .objectives import Objective, _to_map, _vector, register_objective
 
 # %% ../../nbs/34_distillation.vectors.ipynb #76145225
-class Vectors(Objective):
-    "An objective on the penultimate features: subclasses define `compare`."
+class Vectors(Objective, ABC):
+    "An objective on the penultimate features: subclasses define `compare`, and `connect` if parts are trained."
     def choose_layers(self, student, teacher):
         self.student_layers, self.teacher_layers = [anatomy(student).penultimate], [anatomy(teacher).penultimate]
 
+    def connect(self,
+        mine:int, # D, the width of the student's features, 1 or more
+        theirs:int, # E, that of the teacher's, 1 or more
+    ):
+        "Make the trained parts."
+
+    @abstractmethod
     def compare(self,
         mine:torch.Tensor, # the student's features, N x D
         theirs:torch.Tensor, # the teacher's, N x E
     ) -> torch.Tensor: # one float32 number
         "What the student is asked to make small."
-        raise NotImplementedError
 
-    def forward(self, student, teacher, labels, index):
-        return self.compare(_vector(student[self.student_layers[0]]), _vector(teacher[self.teacher_layers[0]]))
+    def read(self,
+        student:dict, # as `forward` is given it
+        teacher:dict, # the same of the teacher
+    ) -> tuple: # features of both, N x D and N x E
+        "What `compare` is given."
+        return _vector(student[self.student_layers[0]]), _vector(teacher[self.teacher_layers[0]])
+
+    def build(self, student, teacher, images): self.connect(*(v.shape[1] for v in self.read(student, teacher)))
+
+    def forward(self, student, teacher, labels, index): return self.compare(*self.read(student, teacher))
 
 # %% ../../nbs/34_distillation.vectors.ipynb #71dca6c9
 def _distances(v):
@@ -92,9 +109,8 @@ class CC(Vectors):
         super().__init__(weight, gamma)
         self.dim = dim
 
-    def build(self, student, teacher, images):
-        widths = _vector(student[self.student_layers[0]]).shape[1], _vector(teacher[self.teacher_layers[0]]).shape[1]
-        self.embed_student, self.embed_teacher = (nn.Linear(width, self.dim) for width in widths)
+    def connect(self, mine, theirs):
+        self.embed_student, self.embed_teacher = nn.Linear(mine, self.dim), nn.Linear(theirs, self.dim)
 
     def compare(self, mine, theirs):
         require(len(mine) > 1, 'bs', 'a batch of one image has no neighbours', 'Give 64, for example')
@@ -114,10 +130,7 @@ class FeatureMSE(Vectors):
         gamma:float=1., # factor of the cross-entropy on the labels, 0 or more
     ): super().__init__(weight, gamma)
 
-    def build(self, student, teacher, images):
-        widths = [_vector(seen[layers[0]]).shape[1] for seen, layers in
-                  ((student, self.student_layers), (teacher, self.teacher_layers))]
-        self.regressor = nn.Identity() if widths[0] == widths[1] else nn.Linear(*widths)
+    def connect(self, mine, theirs): self.regressor = nn.Identity() if mine == theirs else nn.Linear(mine, theirs)
 
     def compare(self, mine, theirs): return F.mse_loss(self.regressor(mine), theirs)
 

@@ -18,7 +18,7 @@ from scipy.stats import bootstrap, kendalltau
 
 # %% ../../nbs/56_report.atlas.ipynb #7e31d6cd
 from ..probes.core import probe_of
-from .findings import headlines, read_run, Run
+from .findings import _kind, headlines, read_run, Run
 
 # %% ../../nbs/56_report.atlas.ipynb #4d37f1a8
 ATLAS = 'objective property share low high difference verdict accuracy world reason'.split()
@@ -70,7 +70,7 @@ def plot_atlas(
     image = ax.imshow(shares, cmap='RdBu_r', vmin=-1, vmax=1, aspect='auto')
     for i, objective in enumerate(shares.index):
         for j, name in enumerate(shares.columns):
-            mark = MARKS.get(str(verdicts.get((objective, name), '')).split(',')[0].split(' ')[0], '')
+            mark = MARKS.get(_kind(verdicts.get((objective, name), '')), '')
             ax.text(j, i, mark, ha='center', va='center', fontsize=6)
     titles = [probe_of(name).title for name in shares.columns]
     ax.set_xticks(range(len(titles)), titles, rotation=35, ha='right', fontsize=7)

@@ -51,11 +51,13 @@ def linear(weight, bias=None):
     return layer
 
 
-def norms(means, stds):
-    "Batch norms as a teacher has them, of which OFD takes its margins."
-    made = [nn.BatchNorm2d(len(m)).double() for m in means]
-    for norm, m, s in zip(made, means, stds): norm.bias.data, norm.weight.data = m, s
-    return made
+def overhaul(means, stds):
+    "OFD with the margins of a teacher's batch norms of these means and deviations."
+    norms = [nn.BatchNorm2d(len(m)).double() for m in means]
+    for norm, m, s in zip(norms, means, stds): norm.bias.data, norm.weight.data = m, s
+    objective = ready(OFD(), len(means), connectors=identity(len(means)))
+    objective.take_margins(norms)
+    return objective
 
 ### Known values
 
@@ -98,7 +100,7 @@ def reads_teacher():
 def overhauled():
     "OFD, whose margin -.5 is that of channels which are never below zero."
     one = torch.ones(4, dtype=torch.float64)
-    return value(ready(OFD(), connectors=identity(), norms=norms([one], [one/6])), [PS], [PT])
+    return value(overhaul([one], [one/6]), [PS], [PT])
 
 
 def guessed():
@@ -467,7 +469,7 @@ MAPS = dict(
     VID=(ready(VID(), 2, guesses=identity(2), raw=[RAW[:, None, None]]*2), vid),
     ReviewKD=(ready(ReviewKD(), 4, reviews=[Unchanged()]*4), review),
     AB=(ready(AB(), 2, connectors=identity(2)), ab),
-    OFD=(ready(OFD(), 2, connectors=identity(2), norms=norms(MEANS, STDS)), ofd),
+    OFD=(overhaul(MEANS, STDS), ofd),
     SimKD=(ready(SimKD()), simkd))
 
 

@@ -11,7 +11,7 @@ from kd_knowledge.distillation import (AT, CATKD, DIST, DKD, E2KD, FSP, FT, KL, 
                                        OFD, RKD, RLD, SP, VID, WSLD, WTTM, ReviewKD, distill_learner, last_layer)
 from kd_knowledge.models import create_model, load_model, save_model
 from tests.distillation.common import student
-from tests.distillation.test_sheet import dkd, draw, identity, linear, nkd, norms, ready, rld, same
+from tests.distillation.test_sheet import dkd, draw, identity, linear, nkd, overhaul, ready, rld, same
 from tests.models.common import hooks, mixed, state
 
 ### Numbers
@@ -102,7 +102,7 @@ def test_a_teachers_channel_may_be_dead():
     "A batch norm that multiplies by nothing has the margin which it has with next to nothing."
     s, t = ({'layer 0': draw(2, 3, 4, 4, seed=k)} for k in (0, 1))
     means = torch.tensor([[0., -1., 1.]], dtype=torch.float64)
-    dead, nearly = (ready(OFD(), connectors=identity(), norms=norms(means, means*0 + std)) for std in (0., 1e-6))
+    dead, nearly = (overhaul(means, means*0 + std) for std in (0., 1e-6))
     assert dead(s, t, None, None).item() == pytest.approx(nearly(s, t, None, None).item(), rel=1e-4)
 
 
