@@ -15,6 +15,7 @@ from .check import *
 from .files import *
 from .classes import *
 from .answers import *
+from .attack import *
 
 # %% ../../nbs/29_models.ipynb #999691e4
 __all__ = [name for name, value in globals().items() if not (name.startswith('_') or ismodule(value))]

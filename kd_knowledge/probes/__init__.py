@@ -17,6 +17,7 @@ from .bias import *
 from .representation import *
 from .boundary import *
 from .fidelity import *
+from ..models.attack import fgsm
 
 # %% ../../nbs/50_probes.ipynb #be9bc9a1
 __all__ = [name for name, value in globals().items() if not (name.startswith('_') or ismodule(value))]
