@@ -65,24 +65,32 @@ def create_batches(self:ImageLoader, samps):
 @patch
 def after_batch(self:ImageLoader, b):
     "Bytes to pixels, then the augmentation with this batch's own generator."
-    x = self._pixels(b[0], 'augment')
+    x = self._augmented(b[0], 'augment')
     self.batch += 1
     return x, *b[1:]
 
 @patch
-def _pixels(self:ImageLoader, x, stream):
-    "Each image changed by the numbers that belong to its place in the whole batch."
-    x, (place, parts) = x.float().div_(255), self.part
-    if self.augment is None: return x
+def _augmented(self:ImageLoader, x, stream):
+    x = x.float().div_(255)
+    return x if self.augment is None else self.changed(x, self.augment, stream)
+
+@patch
+def changed(self:ImageLoader,
+    x:torch.Tensor, # pixels of the batch, N x 3 x H x W
+    change, # function of pixels and a generator that gives pixels
+    stream:str, # name of the random numbers: another name, other numbers
+) -> torch.Tensor: # pixels
+    "Each image changed by the numbers that belong to its place in the whole batch, the same in every run."
+    place, parts = self.part
     if parts > 1: x = x.repeat(parts, 1, 1, 1)
-    return self.augment(x, generator(stream, self.seed, self.epoch, self.batch)).chunk(parts)[place]
+    return change(x, generator(stream, self.seed, self.epoch, self.batch)).chunk(parts)[place]
 
 @patch
 def another_view(self:ImageLoader,
     index:torch.Tensor, # positions of the images of the batch that came last
 ) -> torch.Tensor: # pixels N x 3 x size x size in [0, 1]
     "The same images, augmented anew by a stream of its own."
-    return self._pixels(self.dataset.bytes_at(index.cpu(), self.device), 'second view')
+    return self._augmented(self.dataset.bytes_at(index.cpu(), self.device), 'second view')
 
 @patch
 def one_batch(self:ImageLoader):
@@ -90,6 +98,7 @@ def one_batch(self:ImageLoader):
     epoch = self.epoch
     try: return DataLoader.one_batch(self)
     finally: self.epoch = epoch
+
 
 # %% ../../nbs/18_data.loaders.ipynb #50dc60fa
 @patch

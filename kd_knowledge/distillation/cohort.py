@@ -35,7 +35,7 @@ from ..torch_core import generator, seeded
 from ..data.loaders import ImageLoader
 from ..models.core import create_model
 from ..models.anatomy import frozen, taps
-from .objectives import Objective
+from .objectives import Batch, Objective
 from .distributed import _together, _whole_norms, processes
 
 # %% ../../nbs/32_distillation.cohort.ipynb #c9d9ae61
@@ -67,23 +67,26 @@ class Cohort(nn.Module):
         students:dict, # name -> network
         objectives:dict, # name -> list of `Objective`, empty for an independent student
         seed:int=0, # of the students' random streams
+        others:dict=None, # name -> network beside the teacher, where an objective asks for it; none is ever trained
     ):
         super().__init__()
         self.students = _ByName(students)
         self.objectives = _ByName({k: nn.ModuleList(v) for k, v in objectives.items()})
-        self.__dict__['teacher'] = teacher
+        self.__dict__.update(teacher=teacher, others=dict(others or {}))
         self.taught = any(o.needs_teacher for terms in objectives.values() for o in terms)
         self.seed, self.streams, self.seen, self.terms, self.spread = seed, {}, {}, {}, False
-        self.progress, self.second = 1., None # share of the fit that is over; another view of the batch's images
-        self.twice = {k for k, terms in objectives.items() if any(o.second_view for o in terms)} # who sees it
+        self.progress, self.batch = 1., None # share of the fit that is over; the `Batch` that views are made of
         alone = teacher is None and self.taught
         require(not alone, 'teacher', 'there is none to learn from', 'Give a trained network')
         for name, terms in objectives.items():
             problem = f'{name!r} has objectives with different gammas'
             require(len({o.gamma for o in terms}) < 2, 'gamma', problem, 'Give all the same')
+            lacking = sorted({k for o in terms for k in o.others} - set(self.others))
+            problem, fix = f'{name!r} learns from {", ".join(lacking)} too', 'Give others=dict(sibling=network), for example'
+            require(not lacking, 'others', problem, fix)
 
     def _apply(self, fn, recurse=True):
-        if self.teacher is not None: self.teacher._apply(fn)
+        for net in filter(None, [self.teacher, *self.others.values()]): net._apply(fn)
         return super()._apply(fn, recurse)
 
 # %% ../../nbs/32_distillation.cohort.ipynb #7bf8da1e
@@ -105,12 +108,18 @@ def _stream(self:Cohort, name, device):
     finally: source.set_rng_state(outside)
 
 # %% ../../nbs/32_distillation.cohort.ipynb #4c113678
+def _look(net, layers, x):
+    with frozen(net), torch.no_grad(), taps(net, *dict.fromkeys(layers)) as seen: logits = net(x)
+    return dict(seen, logits=logits)
+
 @patch
 def _watch_teacher(self:Cohort, x):
-    wanted = [l for terms in self.objectives.values() for o in terms for l in o.teacher_layers]
-    net = self.teacher
-    with frozen(net), torch.no_grad(), taps(net, *dict.fromkeys(wanted)) as seen: logits = net(x)
-    return dict(seen, logits=logits)
+    return _look(self.teacher, [l for terms in self.objectives.values() for o in terms for l in o.teacher_layers], x)
+
+@patch
+def _watch_other(self:Cohort, name, x):
+    asked = [o.others.get(name, ()) for terms in self.objectives.values() for o in terms]
+    return _look(self.others[name], [l for layers in asked for l in layers], x)
 
 @patch
 def _run_student(self:Cohort, name, x):
@@ -119,9 +128,24 @@ def _run_student(self:Cohort, name, x):
     with self._stream(name, x.device), taps(net, *dict.fromkeys(wanted)) as seen: logits = net(x)
     return dict(seen, logits=logits)
 
-def _twice(run, x, second):
-    "What `run` sees of both views."
-    return {**run(x), **{f'second {k}': v for k, v in run(second).items()}}
+
+# %% ../../nbs/32_distillation.cohort.ipynb #ceb82baa
+def _each(run, views, pixels):
+    "View -> what `run` sees of it, in one pass over all, so that batch norm knows in training what it will meet."
+    if len(pixels) == 1: return {views[0]: run(pixels[0])}
+    seen, sizes = run(torch.cat(pixels)), [len(p) for p in pixels]
+    parts = {k: v.split(sizes) for k, v in seen.items()}
+    return {view: {k: v[i] for k, v in parts.items()} for i, view in enumerate(views)}
+
+def _named(seen, who=''):
+    "What was seen of each view in one dictionary: whose it is, then the view's name, then the layer's."
+    return {' '.join(filter(None, [who, view, k])): v for view, part in seen.items() for k, v in part.items()}
+
+@patch
+def _views(self:Cohort, name):
+    "Name -> view, of all that a student's objectives ask for."
+    return {k: v for o in self.objectives[name] for k, v in o.views.items()}
+
 
 # %% ../../nbs/32_distillation.cohort.ipynb #b27285b7
 @patch
@@ -130,19 +154,42 @@ def forward(self:Cohort,
 ) -> dict: # name -> logits N x n_classes
     "The logits of all students; in training what the objectives asked for is kept until `loss`."
     if not self.training: return {name: self._run_student(name, x)['logits'] for name in self.students}
-    def look(run, twice): return _twice(run, x, self.second) if twice else run(x)
-    seen = {name: look(partial(self._run_student, name), name in self.twice) for name in self.students}
-    self.seen = dict(students=seen, teacher=look(self._watch_teacher, self.twice) if self.taught else {})
-    return {name: s['logits'] for name, s in seen.items()}
+    shown = self._shown(x)
+    students = {name: self._see(partial(self._run_student, name), name, shown) for name in self.students}
+    watching = {'': self._watch_teacher} if self.taught else {}
+    watching |= {k: partial(self._watch_other, k) for k in self.others}
+    self.seen = dict(students=students, teacher={who: _each(f, [*shown], [*shown.values()]) for who, f in watching.items()})
+    return {name: s['logits'] for name, s in students.items()}
+
+@patch
+def _shown(self:Cohort, x):
+    "View -> pixels, made once for all who ask for it; the images themselves are the view None."
+    views = dict.fromkeys(v for name in self.students for v in self._views(name).values())
+    with torch.no_grad(): return {None: x} | {v: v(self.batch) for v in views}
+
+@patch
+def _see(self:Cohort, run, name, shown):
+    "What one student sees of the images and of its own views."
+    views = {'': None, **self._views(name)}
+    return _named(_each(run, [*views], [shown[v] for v in views.values()]))
+
+@patch
+def _told(self:Cohort, name):
+    "What a student's objectives are given beside its own: what teacher and others see of its views."
+    views = {'': None, **self._views(name)}
+    told = [_named({k: seen[v] for k, v in views.items()}, who) for who, seen in self.seen['teacher'].items()]
+    return {k: v for seen in told for k, v in seen.items()}
+
 
 # %% ../../nbs/32_distillation.cohort.ipynb #8c4a0c4a
 @patch
 def _batch_for(self:Cohort, objective, student, teacher, labels, index):
     "What an objective is given: this process's part of the batch, or the whole."
     if not (self.spread and objective.whole_batch): return student, teacher, labels, index
-    def whole(seen, layers):
-        return {k: _together(v) for k, v in seen.items() if k.removeprefix('second ') in ('logits', *layers)}
-    student, teacher = whole(student, objective.student_layers), whole(teacher, objective.teacher_layers)
+    def whole(seen, layers): return {k: _together(v) for k, v in seen.items() if k.split(' ')[-1] in ('logits', *layers)}
+    others = [l for layers in objective.others.values() for l in layers]
+    student = whole(student, objective.student_layers)
+    teacher = whole(teacher, [*objective.teacher_layers, *others])
     return student, teacher, _together(labels), _together(index)
 
 # %% ../../nbs/32_distillation.cohort.ipynb #7614f621
@@ -173,10 +220,10 @@ def loss(self:Cohort,
     with torch.autocast(labels.device.type, enabled=False):
         self.terms = {name: {'cross-entropy': F.cross_entropy(l.float(), labels)} for name, l in logits.items()}
         if not self.training: return sum(t['cross-entropy'] for t in self.terms.values())
-        seen, self.seen = self.seen, {}
-        teacher = _float(seen['teacher'])
-        students = {name: _float(dict(seen['students'][name], logits=logits[name])) for name in logits}
-        return sum(self._total(name, students[name], teacher, labels, index) for name in logits)
+        students = {name: _float(dict(self.seen['students'][name], logits=logits[name])) for name in logits}
+        told = {name: _float(self._told(name)) for name in logits}
+        self.seen = {}
+        return sum(self._total(name, students[name], told[name], labels, index) for name in logits)
 
 @patch
 def _total(self:Cohort, name, student, teacher, labels, index):
@@ -207,7 +254,7 @@ class DistillCallback(Callback):
     def before_batch(self):
         if not self.training: return
         self.model.progress = self.pct_train
-        if self.model.twice: self.model.second = self.dls.train.another_view(self.yb[1])
+        self.model.batch = Batch(*self.xb, *self.yb, self.dls.train, self.model.teacher)
 
     def after_loss(self):
         if not self.training: return
@@ -326,10 +373,14 @@ def _check_classes(cohort, dls):
 def _build_objectives(cohort, dls, seed):
     "Let every objective choose its layers and make its trained parts from one batch."
     for name, terms in cohort.objectives.items():
-        for o in terms: o.choose_layers(cohort.students[name], cohort.teacher)
+        for o in terms:
+            for k in o.others: o.meet(k, cohort.others[k])
+            o.choose_layers(cohort.students[name], cohort.teacher)
     x = _two_images(cohort, dls)
     with torch.no_grad():
-        teacher = _float(cohort._watch_teacher(x)) if cohort.taught else {}
+        told = [(cohort._watch_teacher(x), '')] if cohort.taught else []
+        told += [(cohort._watch_other(k, x), k) for k in cohort.others]
+        teacher = {k: v for seen, who in told for k, v in _float(_named({'': seen}, who)).items()}
         for name, terms in cohort.objectives.items():
             net, layers = cohort.students[name], [l for o in terms for l in o.student_layers]
             with frozen(net), taps(net, *dict.fromkeys(layers)) as seen: logits = net(x)
@@ -345,6 +396,7 @@ def distill_learner(
     student='resnet_small', # a name for `create_model`, a function that returns a network, or a network to copy
     seed:int=0, # of the students' weights, objectives and random streams
     clip:float=None, # largest gradient norm of one student, above 0
+    others:dict=None, # name -> network beside the teacher, where an objective asks for one, as `Choose` for a `sibling`
     opt_func=partial(OptimWrapper, opt=torch.optim.AdamW, fused=True), # as in fastai; PyTorch's fused AdamW by default
     cbs=None, # further fastai callbacks
     **kwargs
@@ -357,7 +409,7 @@ def distill_learner(
     for name in students: check_name('students', name, roles=())
     terms = {name: _objectives(given) for name, given in students.items()}
     nets = {k: _adapted(_make_student(student, dls.c, seed), given, teacher, seed) for k, given in terms.items()}
-    cohort = Cohort(teacher, nets, terms, seed)
+    cohort = Cohort(teacher, nets, terms, seed, others)
     _check_classes(cohort, dls)
     if cohort.taught and getattr(teacher, 'recipe', {}).get('new_head'):
         note('teacher', 'its last layer is new and was never trained: train it first (classifier_learner)')

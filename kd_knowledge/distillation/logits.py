@@ -16,7 +16,7 @@ from torch import nn
 
 # %% ../../nbs/33_distillation.logits.ipynb #e0ceb6b5
 from ..core import require
-from .objectives import late_stages, Objective, _to_map, _vector, register_objective
+from .objectives import augmented_anew, late_stages, Objective, _to_map, _vector, register_objective
 
 # %% ../../nbs/33_distillation.logits.ipynb #d69d1e82
 def divergence(
@@ -254,7 +254,7 @@ def _relations(student, teacher, tau):
 @register_objective
 class MLLD(Objective):
     "Multi-level logit distillation (Jin 2023, Jin-Ying/Multi-Level-Logit-Distillation): images, classes, batch."
-    second_view = True
+    views = dict(second=augmented_anew)
     def __init__(self,
         weight:float=.9, # of the whole term, 0 or more
         gamma:float=.1, # factor of the cross-entropy on the labels, 0 or more

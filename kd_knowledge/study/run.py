@@ -20,6 +20,7 @@ import yaml
 # %% ../../nbs/68_study.run.ipynb #84427b83
 from ..core import fingerprint, KDWarning, note, noted, require, RunFolder, write_json, write_text
 from ..torch_core import default_device, seeded
+from ..distillation.objectives import Batch
 from ..distillation.distributed import processes
 from ..distillation.cohort import _float, classifier_learner, distill_learner
 from ..probes.core import Cast
@@ -96,7 +97,7 @@ def _seconds_an_image(learn, study):
     "One step of training on a few images, timed after another one."
     x, y, index = (v[:16] for v in learn.dls.train.one_batch())
     _fill(learn.cohort, x, len(learn.dls.train_ds))
-    learn.cohort.train()
+    learn.cohort.train().batch = Batch(x, y, index, learn.dls.train, learn.cohort.teacher)
     for _ in range(2):
         start = time.perf_counter()
         with half_passes(study, learn.dls.device): seen = learn.cohort(x)

@@ -9,6 +9,7 @@ from kd_knowledge.core import KDError
 from kd_knowledge.data import Augment, get_dls, image_loaders
 from kd_knowledge.distillation import (AT, CATKD, DIST, DKD, E2KD, FSP, FT, KL, LSKD, NKD, NST, OBJECTIVES, OFA,
                                        OFD, RKD, RLD, SP, VID, WSLD, WTTM, ReviewKD, distill_learner, last_layer)
+from kd_knowledge.distillation.objectives import Batch
 from kd_knowledge.models import create_model, load_model, save_model
 from tests.distillation.common import student
 from tests.distillation.test_sheet import dkd, draw, identity, linear, nkd, overhaul, ready, rld, same
@@ -232,7 +233,7 @@ def batch(one):
     learn = untrained(one, all_of_them())
     x, labels, index = learn.dls.one_batch()
     model = learn.cohort.train()
-    model.second = x.flip(3)
+    model.batch = Batch(x, labels, index, learn.dls.train, model.teacher)
     model(x)
     return model, labels, index
 
@@ -242,7 +243,7 @@ def batch(one):
 def test_what_is_shown_parts_of_a_batch_is_a_mean_over_them(name, batch):
     "Otherwise processes that share a batch would train another student than one process."
     model, labels, index = batch
-    seen = model.seen['students'][name], model.seen['teacher']
+    seen = model.seen['students'][name], model._told(name)
     def said(part):
         parts = [{k: v[part] for k, v in activations.items()} for activations in seen]
         return model.objectives[name][0](*parts, labels[part], index[part]).item()
