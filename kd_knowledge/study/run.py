@@ -28,7 +28,7 @@ from ..report.html import write_report
 from .config import (
     ELSEWHERE, finished_steps, launched, note_finished, option_names, Probing, question, Study, telling, with_values)
 from .results import print_finished, print_results
-from .steps import Bench, check_names, cohorts, looking_steps, objectives_of, Step
+from .steps import asked_beside, Bench, check_names, cohorts, looking_steps, objectives_of, Step
 from .training import half_passes, new_network, optimiser, study_dls
 from .probing import askable, keep_notes, TRIAL, try_probes
 from .processes import do_steps, first_speaks, tell, work_together
@@ -80,8 +80,9 @@ def untrained_learners(
     for name in ['T*']*bool(study.star_args) + ['limit']*bool(study.limit_args): new_network(study, name, dls.train_ds)
     with option_names(T='teacher', **dict.fromkeys(['Ind', *study.objectives], 'student')):
         students = dict(Ind=None, **objectives_of(study))
+        others = {k: student for asked in asked_beside(study).values() for k in asked}
         return (classifier_learner(theirs, teacher, **optimiser(study)),
-                distill_learner(dls, teacher, students, student=student, **optimiser(study)))
+                distill_learner(dls, teacher, students, student=student, others=others, **optimiser(study)))
 
 # %% ../../nbs/68_study.run.ipynb #0d644c95
 @torch.no_grad()

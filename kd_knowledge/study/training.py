@@ -29,7 +29,7 @@ from ..models.classes import columns, known_classes, name_classes
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
 from .config import launched, option_names, Study, trusted
-from .steps import Bench, FOREIGN_SEED, log_path, objectives_of
+from .steps import Bench, BESIDE, FOREIGN_SEED, log_path, objectives_of
 
 # %% ../../nbs/64_study.training.ipynb #e78a7e12
 def study_dls(
@@ -203,8 +203,11 @@ def _learner(bench, teacher, names, seed):
     study = bench.asked
     dls, objectives = study_dls(study, names[0], study.seed + seed + 1), objectives_of(study)
     students = {name: objectives.get(name.rstrip('*')) for name in names}
-    network, teacher = _network(study, names[0], dls.c), load_model(bench.run/teacher, trust=trusted(study)).to(dls.device)
-    return distill_learner(dls, teacher, students, student=network, seed=study.seed + seed + 1, **optimiser(study))
+    load = lambda path: load_model(bench.run/path, trust=trusted(study)).to(dls.device)
+    asked = {k for o in students.values() if o for k in o.others}
+    others = {k: load(f'models/{file_name(k, BESIDE[k])}') for k in asked}
+    return distill_learner(dls, load(teacher), students, student=_network(study, names[0], dls.c),
+                           seed=study.seed + seed + 1, others=others, **optimiser(study))
 
 def train_students(
     bench:Bench, # of a study
