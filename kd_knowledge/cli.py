@@ -19,7 +19,8 @@ import yaml
 from .core import KDError, KDWarning, require
 from .study.config import (
     finished_steps, launched, load_study, option_help, Probing, read_settings, Study, with_values)
-from .study.presets import load_preset, NEEDS, notes_of, PRESETS, print_presets, read_preset, with_folders
+from .study.presets import (
+    choice_of, load_preset, NEEDS, notes_of, PRESETS, print_presets, read_preset, with_folders)
 
 # %% ../nbs/80_cli.ipynb #a2305e7c
 def _yaml(text):
@@ -83,7 +84,7 @@ def command(
     return status
 
 # %% ../nbs/80_cli.ipynb #1c668478
-def _study(config, preset, trust=False, **options):
+def _study(config, preset, inherit=(), withhold=(), dose=1., trust=False, **options):
     "The study that a command line asks for, and what it says of it."
     folders = {k: folder for k in NEEDS if (folder := options.pop(k))}
     require(preset or config or not folders, next(iter(folders), ''), 'belongs to a preset',
@@ -96,6 +97,7 @@ def _study(config, preset, trust=False, **options):
         settings.append((config, read_settings(config)))
         start = with_folders(load_study(config, start, trust), config, settings[-1][1], folders)
     start.trust = trust
+    if inherit or withhold: options = dict(starred=False, objectives=choice_of(inherit, withhold, dose)) | options
     return with_values(start, **options), [line for name, s in settings for line in notes_of(name, s)]
 
 def _run_study(listing, **options):
@@ -124,6 +126,10 @@ def kd_study(
         parser.add_argument(f'--{data.replace("_", "-")}', help=text, metavar='FOLDER')
     parser.add_argument('--config', metavar='FILE',
                         help='a YAML or JSON file with any of the options below (default: none)')
+    for name, verb in (('inherit', 'inherit'), ('withhold', 'not inherit')):
+        text = f'properties that a student shall {verb}: colour, crop, shift, adversarial, localization (default: none)'
+        parser.add_argument(f'--{name}', nargs='+', metavar='PROPERTY', default=(), help=text)
+    parser.add_argument('--dose', type=float, metavar='FLOAT', default=1., help='of each of these (default: %(default)s)')
     _add_trust(parser)
     add_options(parser, Study)
     return command(parser, _run_study, argv)
