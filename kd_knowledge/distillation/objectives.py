@@ -9,7 +9,7 @@ __all__ = ['OBJECTIVES', 'Batch', 'augmented_anew', 'Objective', 'register_objec
 # %% ../../nbs/30_distillation.objectives.ipynb #eb49ca0f
 import inspect
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 # %% ../../nbs/30_distillation.objectives.ipynb #2132d5fe
 import torch
@@ -23,7 +23,8 @@ from ..torch_core import generator
 from ..models.anatomy import anatomy, find_module
 
 # %% ../../nbs/30_distillation.objectives.ipynb #3fd5ffb3
-class Batch(NamedTuple):
+@dataclass
+class Batch:
     "What another view of the images is made of."
     x:torch.Tensor # pixels N x 3 x H x W in [0, 1]
     labels:torch.Tensor # N class indices
