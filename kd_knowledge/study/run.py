@@ -95,7 +95,7 @@ def _fill(cohort, x, n):
         for o in asking: o.survey(few, place)
 
 def _seconds_an_image(learn, study):
-    "A step of training on a few images, the quickest of three: the first also makes ready, and another job may hold one up."
+    "The quickest of three steps of training on a few images: the first also makes ready, and another job may hold one up."
     x, y, index = (v[:16] for v in learn.dls.train.one_batch())
     _fill(learn.cohort, x, len(learn.dls.train_ds))
     learn.cohort.train().batch = Batch(x, y, index, learn.dls.train, learn.cohort.teacher)
