@@ -16,16 +16,16 @@ from kd_knowledge.core import write_table
 ROOT = Path(__file__).parents[2]
 WORLDS = range(200, 210)
 KEPT = 'probe student difference low high verdict'.split()
-ALONE = ['--workers', '1']
+ALONE, ONE = ['--workers', '1'], dict(OMP_NUM_THREADS='1')
 CHANGES = { # run -> options, environment
     'one process, two threads': (ALONE, {}),
-    'one process, one thread': (ALONE, dict(OMP_NUM_THREADS='1')),
+    'one process, one thread': (ALONE, ONE),
     'convolutions for processors with AVX2': ([], dict(ONEDNN_MAX_CPU_ISA='AVX2')),
     'convolutions for processors with SSE4.1': ([], dict(ONEDNN_MAX_CPU_ISA='SSE41')),
     'other kernels for processors with AVX2': ([], dict(ATEN_CPU_CAPABILITY='avx2')),
     'other kernels for any processor': ([], dict(ATEN_CPU_CAPABILITY='default')),
-    'images of each batch in reverse': (ALONE, {}),
-    'optimiser unfused': (ALONE, {}),
+    'images of each batch in reverse': (ALONE, ONE),
+    'optimiser unfused': (ALONE, ONE),
     'bfloat16': (['--dtype', 'bfloat16'], {}),
     'batches of 128': (['--bs', '128'], {})}
 
@@ -49,11 +49,11 @@ def study(name, options):
     PATCHES.get(name, lambda: None)()
     sys.exit(kd_study(options))
 
-def run(name, world, options=(), env=()):
+def run(name, world, options=(), env={}):
     "The headlines of one run, done in a process of its own."
     out = ROOT/'runs'/'stability'/name.replace(' ', '-').replace(',', '')
     command = [sys.executable, '-W', 'ignore', '-m', 'tests.study.stability', name, '--seed', str(world), '--out', str(out), *options]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **dict(env)}, stdout=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | env, stdout=subprocess.DEVNULL)
     if done.returncode: raise SystemExit(f'{name} did not finish')
     rows = pd.read_csv(out/'headlines.csv', dtype=str, keep_default_na=False)
     return rows[~rows.student.str.endswith('*')].assign(run=name)[['run', *KEPT]]
@@ -73,8 +73,7 @@ def report(rows):
         print(found.to_string())
 
 def main():
-    runs = [(f'world {w}', w, (), ()) for w in WORLDS]
-    runs += [(name, WORLDS[0], options, env.items()) for name, (options, env) in CHANGES.items()]
+    runs = [(f'world {w}', w) for w in WORLDS] + [(name, WORLDS[0], *change) for name, change in CHANGES.items()]
     rows = []
     for i, r in enumerate(runs):
         print(f'{i + 1} of {len(runs)}: {r[0]}', flush=True)
