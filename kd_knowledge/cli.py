@@ -84,7 +84,7 @@ def command(
     return status
 
 # %% ../nbs/80_cli.ipynb #1c668478
-def _study(config, preset, inherit=(), withhold=(), dose=1., trust=False, **options):
+def _study(config, preset, inherit=(), withhold=(), dose=None, trust=False, **options):
     "The study that a command line asks for, and what it says of it."
     folders = {k: folder for k in NEEDS if (folder := options.pop(k))}
     require(preset or config or not folders, next(iter(folders), ''), 'belongs to a preset',
@@ -97,7 +97,11 @@ def _study(config, preset, inherit=(), withhold=(), dose=1., trust=False, **opti
         settings.append((config, read_settings(config)))
         start = with_folders(load_study(config, start, trust), config, settings[-1][1], folders)
     start.trust = trust
-    if inherit or withhold: options = dict(starred=False, objectives=choice_of(inherit, withhold, dose)) | options
+    chosen = bool(inherit or withhold)
+    require(chosen or dose is None, 'dose', 'nothing is chosen', 'Give --inherit or --withhold too')
+    if chosen:
+        students = choice_of(inherit, withhold, 1. if dose is None else dose) | options.get('objectives', {})
+        options = dict(starred=False) | options | dict(objectives=students)
     return with_values(start, **options), [line for name, s in settings for line in notes_of(name, s)]
 
 def _run_study(listing, **options):
@@ -129,7 +133,7 @@ def kd_study(
     for name, verb in (('inherit', 'inherit'), ('withhold', 'not inherit')):
         text = f'properties that a student shall {verb}: colour, crop, shift, adversarial, localization (default: none)'
         parser.add_argument(f'--{name}', nargs='+', metavar='PROPERTY', default=(), help=text)
-    parser.add_argument('--dose', type=float, metavar='FLOAT', default=1., help='of each of these (default: %(default)s)')
+    parser.add_argument('--dose', type=float, metavar='FLOAT', help='of each of these, 0 or more (default: 1.0)')
     _add_trust(parser)
     add_options(parser, Study)
     return command(parser, _run_study, argv)

@@ -99,7 +99,6 @@ def one_batch(self:ImageLoader):
     try: return DataLoader.one_batch(self)
     finally: self.epoch = epoch
 
-
 # %% ../../nbs/18_data.loaders.ipynb #50dc60fa
 @patch
 @contextmanager

@@ -17,7 +17,7 @@ from ..core import one_of, require
 from ..data.augment import colour_jitter, random_resized_crop, random_shift
 from ..models.anatomy import anatomy
 from ..models.attack import fgsm
-from .objectives import Batch, KL, _to_map, register_objective, same_size
+from .objectives import KL, _to_map, register_objective, same_size
 from .logits import divergence
 from .vectors import last_layer
 from .heads import class_maps, _gives_means

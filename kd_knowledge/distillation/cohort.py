@@ -86,7 +86,8 @@ class Cohort(nn.Module):
             require(not lacking, 'others', problem, fix)
 
     def _apply(self, fn, recurse=True):
-        for net in filter(None, [self.teacher, *self.others.values()]): net._apply(fn)
+        for net in (self.teacher, *self.others.values()):
+            if net is not None: net._apply(fn)
         return super()._apply(fn, recurse)
 
 # %% ../../nbs/32_distillation.cohort.ipynb #7bf8da1e
@@ -128,7 +129,6 @@ def _run_student(self:Cohort, name, x):
     with self._stream(name, x.device), taps(net, *dict.fromkeys(wanted)) as seen: logits = net(x)
     return dict(seen, logits=logits)
 
-
 # %% ../../nbs/32_distillation.cohort.ipynb #ceb82baa
 def _each(run, views, pixels):
     "View -> what `run` sees of it, in one pass over all, so that batch norm knows in training what it will meet."
@@ -145,7 +145,6 @@ def _named(seen, who=''):
 def _views(self:Cohort, name):
     "Name -> view, of all that a student's objectives ask for."
     return {k: v for o in self.objectives[name] for k, v in o.views.items()}
-
 
 # %% ../../nbs/32_distillation.cohort.ipynb #b27285b7
 @patch
@@ -180,7 +179,6 @@ def _told(self:Cohort, name):
     told = [_named({k: seen[v] for k, v in views.items()}, who) for who, seen in self.seen['teacher'].items()]
     return {k: v for seen in told for k, v in seen.items()}
 
-
 # %% ../../nbs/32_distillation.cohort.ipynb #8c4a0c4a
 @patch
 def _batch_for(self:Cohort, objective, student, teacher, labels, index):
@@ -208,7 +206,6 @@ def survey(self:Cohort,
         teacher = _float(self._watch_teacher(x))
         for o in asking: o.survey(teacher, index)
 
-
 # %% ../../nbs/32_distillation.cohort.ipynb #9548d430
 @patch
 def loss(self:Cohort,
@@ -220,8 +217,9 @@ def loss(self:Cohort,
     with torch.autocast(labels.device.type, enabled=False):
         self.terms = {name: {'cross-entropy': F.cross_entropy(l.float(), labels)} for name, l in logits.items()}
         if not self.training: return sum(t['cross-entropy'] for t in self.terms.values())
+        for seen in self.seen['teacher'].values(): seen.update({view: _float(part) for view, part in seen.items()})
         students = {name: _float(dict(self.seen['students'][name], logits=logits[name])) for name in logits}
-        told = {name: _float(self._told(name)) for name in logits}
+        told = {name: self._told(name) for name in logits}
         self.seen = {}
         return sum(self._total(name, students[name], told[name], labels, index) for name in logits)
 

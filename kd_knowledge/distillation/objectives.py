@@ -38,7 +38,6 @@ def augmented_anew(
     "The same images by another draw of the augmentation."
     return batch.loader.another_view(batch.index)
 
-
 # %% ../../nbs/30_distillation.objectives.ipynb #c9cec492
 class Objective(nn.Module):
     "What a student learns from its teacher. Subclasses set the layers they read and define `forward`."
@@ -314,7 +313,6 @@ def _build_bank(self:CRD, labels, counts, n_drawn):
     self.register_buffer('count', counts)
     self.register_buffer('start', counts.cumsum(0) - counts)
 
-
 # %% ../../nbs/30_distillation.objectives.ipynb #1c70f843
 @patch(as_prop=True)
 def surveys(self:CRD) -> bool:
@@ -326,7 +324,6 @@ def surveys(self:CRD) -> bool:
 def survey(self:CRD, teacher, index):
     self.bank[index] = self._theirs(teacher)
     self.filled += len(index)
-
 
 # %% ../../nbs/30_distillation.objectives.ipynb #aaaf4adb
 @patch
@@ -416,4 +413,3 @@ def forward(self:CRD, student, teacher, labels, index):
     shift = (self.log_z + (n/self.n_images).log()).where(n > 0, -math.inf)
     differ = F.logsigmoid(shift - negative).masked_fill(~counts, 0)
     return (-F.logsigmoid(positive - shift).sum(1) - differ.sum(1)).mean()
-
