@@ -216,7 +216,9 @@ def _is_first_error():
 @contextmanager
 def first_speaks():
     "An error in one process ends all; the first one that meets it tells it, the others end in silence."
-    try: yield
+    try:
+        distributed.barrier() # who fails while others still join leaves them with an error of their own
+        yield
     except BaseException as error:
         if not _is_first_error(): os._exit(1)
         if not _is_silence(error): raise
