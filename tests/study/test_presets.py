@@ -138,7 +138,7 @@ def test_what_presets_need():
     for name in PRESETS:
         settings = read_preset(name)
         needed = settings.get('needs', [])
-        assert (not needed) == name.startswith(('shapes', 'digits', 'atlas')), name
+        assert (not needed) == name.startswith(('shapes', 'digits', 'atlas', 'parentage')), name
         assert settings['about'] and all(n in NEEDS for n in needed)
         assert set(config_of(settings)) <= set(asdict(Study()))
         read = {v for v in (settings.get('data'), settings.get('domain_data')) if v in NEEDS}
