@@ -124,7 +124,7 @@ def _card(run, name):
         'Data': _data_words(run, name), 'Objective': _objective_words(first['objective'], name) if known else '',
         'Training': _training_words(run, name), 'Seeds': ', '.join(str(n['seed']) for n in networks),
         'Accuracy': ', '.join(_percent(v, 1) for v in accuracy.accuracy), 'ECE': _calibration_error(run, name),
-        'Intended use': _use(name, first['role']),
+        'Intended use': _use(name, first['role']) if known or first['role'] != 'student' else '',
         'Limits': LIMIT if known else 'What it was trained on is not known here.', 'File': ', '.join(_files(run, name))}
     return Card(name, first['role'], {k: v for k, v in facts.items() if v})
 

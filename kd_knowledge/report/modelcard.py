@@ -28,7 +28,7 @@ from kd_knowledge.report.findings import (
 from .cards import _files, cards
 
 # %% ../../nbs/55_report.modelcard.ipynb #33504eb8
-_SPECIAL = re.compile(r'[\\`*\[\]|]|\b_|_\b|<(?=[\w/!?])|&(?=[#\w])') # what Markdown would take for more than text
+_SPECIAL = re.compile(r'[\\`*|]|\](?=[(\[:])|\b_|_\b|<(?=[\w/!?])|&(?=[#\w])') # what Markdown takes for more than text
 
 def _escape_markdown(value):
     "Text as it will be read, on one line; what is Markdown already as it is."
