@@ -12,7 +12,7 @@ from kd_knowledge.distillation import OBJECTIVES, logits, vectors
 from kd_knowledge.models import frozen, taps
 
 BATCH, SIZE, STUDENT, TEACHER = 64, 64, 'resnet18', 'resnet50'
-TAUGHT = [name for name, kind in OBJECTIVES.items() if kind.needs_teacher]
+TAUGHT = [name for name, kind in OBJECTIVES.items() if kind.needs_teacher and name != 'Choose'] # which alone is KL
 CHEAP = [name for name in TAUGHT if OBJECTIVES[name].__module__ in (logits.__name__, vectors.__name__) or name == 'KL']
 
 @cache
@@ -30,7 +30,7 @@ def built(name):
     mine, theirs = read(student, objective.student_layers, x), read(teacher, objective.teacher_layers, x)
     objective.build(mine, theirs, Labels(y))
     mine = {k: v.requires_grad_() for k, v in mine.items()}
-    if objective.second_view: mine, theirs = ({**seen, 'second logits': seen['logits']} for seen in (mine, theirs))
+    mine, theirs = ({**{f'{view} logits': seen['logits'] for view in objective.views}, **seen} for seen in (mine, theirs))
     return objective, mine, theirs, y, index
 
 class Labels:
