@@ -251,8 +251,10 @@ def _untrained_step(study, teacher, name):
     return Step(f'network {name}', 'untrained', key, _models([name], 0), args, [teacher.name])
 
 def _untrained_steps(study, teacher):
-    asked = any('start' in others for others in asked_beside(study).values())
-    return [_untrained_step(study, teacher, name) for name in ['start']*asked + ['random']]
+    "Those that students ask, and the others, which are made last."
+    asked = {k for others in asked_beside(study).values() for k in others}
+    steps = {name: _untrained_step(study, teacher, name) for name in UNTRAINED}
+    return [steps[k] for k in UNTRAINED if k in asked], [steps['random']]*('random' not in asked)
 
 def _limit_steps(study, teacher):
     return [_limit_step(study, teacher, seed) for seed in range(study.seeds if study.limit_args else 0)]
@@ -284,5 +286,6 @@ def steps(self:Study) -> list: # of `Step`
     "All steps of the study, in order."
     teachers = [_teacher_step(self, name) for name in self.teachers()]
     students = [s for teacher in teachers for s in _cohort_steps(self, teacher)]
-    trained = teachers + _untrained_steps(self, teachers[0]) + students + _limit_steps(self, teachers[0])
+    first, last = _untrained_steps(self, teachers[0])
+    trained = teachers + first + students + last + _limit_steps(self, teachers[0])
     return trained + looking_steps(self, trained)
