@@ -17,8 +17,9 @@ from .report.findings import *
 from .report.paper import *
 from .report.figures import *
 from .report.cards import *
-from .report.html import *
+from .report.modelcard import *
 from .report.atlas import *
+from .report.html import *
 from .study.config import *
 from .study.presets import *
 from .study.results import *

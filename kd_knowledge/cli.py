@@ -118,7 +118,7 @@ def _run_study(listing, **options):
 def kd_study(
     argv:list=None, # the command line without the program's name; None takes the real one
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
-    "The command `kd_study`: run a study, or go on with it, and write its report."
+    "The command `kd_study`: run a study, or go on with it, and write its report and model cards."
     order = 'A value on the command line goes before one in the config, and that before the preset.'
     parser = _Parser('kd_study', description=kd_study.__doc__, epilog=f'{order} Presets: {", ".join(PRESETS)}.')
     parser.add_argument('--preset', metavar='NAME',
@@ -148,7 +148,7 @@ def _run_probing(trust, **options):
 def kd_probe(
     argv:list=None, # the command line without the program's name; None takes the real one
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
-    "The command `kd_probe`: probe networks that exist already, and write the report."
+    "The command `kd_probe`: probe networks that exist already, and write the report and model cards."
     parser = _Parser('kd_probe', description=kd_probe.__doc__)
     _add_trust(parser)
     add_options(parser, Probing)

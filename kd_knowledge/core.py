@@ -161,7 +161,7 @@ def file_name(
     return f'{text}{"_star"*name.endswith("*")}-{seed}'
 
 # %% ../nbs/00_core.ipynb #89e50e5a
-ROLES = 'T T* Ind foreign sibling random limit'.split() # names that say what a network is for
+ROLES = 'T T* Ind foreign sibling start random limit'.split() # names that say what a network is for
 HEADINGS = 'class condition effect end group images sample tie'.split() + ['luck of the seed'] # of tables beside names
 
 def check_name(

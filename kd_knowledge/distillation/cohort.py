@@ -67,12 +67,13 @@ class Cohort(nn.Module):
         students:dict, # name -> network
         objectives:dict, # name -> list of `Objective`, empty for an independent student
         seed:int=0, # of the students' random streams
-        others:dict=None, # name -> network beside the teacher, where an objective asks for it; none is ever trained
+        others:dict=None, # name -> network beside the teacher, where an objective asks it; none is ever trained
     ):
         super().__init__()
         self.students = _ByName(students)
         self.objectives = _ByName({k: nn.ModuleList(v) for k, v in objectives.items()})
-        self.__dict__.update(teacher=teacher, others=dict(others or {}))
+        asked = {k for terms in objectives.values() for o in terms for k, layers in o.others.items() if layers is not None}
+        self.__dict__.update(teacher=teacher, others={k: net for k, net in (others or {}).items() if k in asked})
         self.taught = any(o.needs_teacher for terms in objectives.values() for o in terms)
         self.seed, self.streams, self.seen, self.terms, self.spread = seed, {}, {}, {}, False
         self.progress, self.batch = 1., None # share of the fit that is over; the `Batch` that views are made of
@@ -81,9 +82,6 @@ class Cohort(nn.Module):
         for name, terms in objectives.items():
             problem = f'{name!r} has objectives with different gammas'
             require(len({o.gamma for o in terms}) < 2, 'gamma', problem, 'Give all the same')
-            lacking = sorted({k for o in terms for k in o.others} - set(self.others))
-            problem, fix = f'{name!r} learns from {", ".join(lacking)} too', 'Give others=dict(sibling=network), for example'
-            require(not lacking, 'others', problem, fix)
 
     def _apply(self, fn, recurse=True):
         for net in (self.teacher, *self.others.values()):
@@ -119,7 +117,7 @@ def _watch_teacher(self:Cohort, x):
 
 @patch
 def _watch_other(self:Cohort, name, x):
-    asked = [o.others.get(name, ()) for terms in self.objectives.values() for o in terms]
+    asked = [o.others.get(name) or () for terms in self.objectives.values() for o in terms]
     return _look(self.others[name], [l for layers in asked for l in layers], x)
 
 @patch
@@ -185,7 +183,7 @@ def _batch_for(self:Cohort, objective, student, teacher, labels, index):
     "What an objective is given: this process's part of the batch, or the whole."
     if not (self.spread and objective.whole_batch): return student, teacher, labels, index
     def whole(seen, layers): return {k: _together(v) for k, v in seen.items() if k.split(' ')[-1] in ('logits', *layers)}
-    others = [l for layers in objective.others.values() for l in layers]
+    others = [l for layers in objective.others.values() for l in layers or ()]
     student = whole(student, objective.student_layers)
     teacher = whole(teacher, [*objective.teacher_layers, *others])
     return student, teacher, _together(labels), _together(index)
@@ -340,6 +338,14 @@ def _objectives(terms):
     for o in terms: require(isinstance(o, Objective), 'students', f'{o!r} is no objective', fix)
     return deepcopy(terms)
 
+def _meet(name, terms, others):
+    "Show the objectives the networks that they ask for beside the teacher."
+    lacking = sorted({k for o in terms for k in o.others} - set(others))
+    problem, fix = f'{name!r} learns from {", ".join(lacking)} too', 'Give others=dict(sibling=network), for example'
+    require(not lacking, 'others', problem, fix)
+    for o in terms:
+        for k in o.others: o.meet(k, others[k])
+
 def _adapted(net, terms, teacher, seed):
     "The network that the objectives put in the student's place; without a teacher there is none to adapt to."
     for o in terms if teacher is not None else ():
@@ -371,9 +377,7 @@ def _check_classes(cohort, dls):
 def _build_objectives(cohort, dls, seed):
     "Let every objective choose its layers and make its trained parts from one batch."
     for name, terms in cohort.objectives.items():
-        for o in terms:
-            for k in o.others: o.meet(k, cohort.others[k])
-            o.choose_layers(cohort.students[name], cohort.teacher)
+        for o in terms: o.choose_layers(cohort.students[name], cohort.teacher)
     x = _two_images(cohort, dls)
     with torch.no_grad():
         told = [(cohort._watch_teacher(x), '')] if cohort.taught else []
@@ -406,6 +410,7 @@ def distill_learner(
     require(own, 'dls', problem, 'Give get_dls(dls, size=64), which takes its images as they are, at that size')
     for name in students: check_name('students', name, roles=())
     terms = {name: _objectives(given) for name, given in students.items()}
+    for name, given in terms.items(): _meet(name, given, others or {})
     nets = {k: _adapted(_make_student(student, dls.c, seed), given, teacher, seed) for k, given in terms.items()}
     cohort = Cohort(teacher, nets, terms, seed, others)
     _check_classes(cohort, dls)

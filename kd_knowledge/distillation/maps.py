@@ -36,6 +36,7 @@ def paired_stages(
 class Maps(Objective, ABC):
     "An objective on feature maps: subclasses define `compare`, and `connect` if parts are trained."
     whole_batch, n_stages = False, None # how many pairs from the deep end; None is all
+    needs_maps = True # False: features N x C will do
     def choose_layers(self, student, teacher):
         self.student_layers, self.teacher_layers = paired_stages(student, teacher, self.n_stages)
         self.maps = _to_map(student), _to_map(teacher)
@@ -61,6 +62,10 @@ class Maps(Objective, ABC):
         return [same_size(*pair) for pair in zip(mine, theirs)]
 
     def build(self, student, teacher, images):
+        seen = (student, self.student_layers), (teacher, self.teacher_layers)
+        flat = dict.fromkeys(name for part, names in seen for name in names if part[name].ndim < 3)
+        problem, fix = f'{type(self).__name__} compares maps, and {", ".join(flat)} gives none', 'Take one that reads answers'
+        require(not (flat and self.needs_maps), 'objectives', problem, fix)
         self.connect([(s.shape[1], t.shape[1]) for s, t in self.read(student, teacher)])
 
     def forward(self, student, teacher, labels, index): return self.compare(self.read(student, teacher))
@@ -86,7 +91,7 @@ def _similarities(a):
 @register_objective
 class SP(Maps):
     "Similarity-preserving (Tung 2019; as in RepDistiller): which images of the batch the last map finds alike."
-    whole_batch, n_stages = True, 1
+    whole_batch, n_stages, needs_maps = True, 1, False
     def __init__(self,
         weight:float=3000., # 0 or more
         gamma:float=1., # factor of the cross-entropy on the labels, 0 or more

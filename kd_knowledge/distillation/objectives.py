@@ -45,7 +45,8 @@ class Objective(nn.Module):
     whole_batch = True # processes that share a batch show it the whole; False: a mean over images, each seen alone
     surveys = False # True: it still has to see what the teacher makes of all training images, before the first step
     views = {} # name -> function of a `Batch` that gives pixels; `forward` is given `NAME logits`, `NAME LAYER` as well
-    others = {} # network beside the teacher -> its layers to read; `teacher` has `NAME logits`, `NAME LAYER` as well
+    others = {} # network beside the teacher -> its layers to read; `teacher` has `NAME logits`, `NAME LAYER` as well;
+    # None: it is met, and never asked
     progress = 1. # share of the fit that is over, 0 to 1; the cohort sets it before each step
     details = 'seed', # arguments that `options`, and with it a report, leaves out
     def __init__(self,
@@ -59,18 +60,18 @@ class Objective(nn.Module):
         require(gamma >= 0, 'gamma', f'must be at least 0, got {gamma}', fix)
         self.weight, self.gamma = weight, gamma
 
-    def adapt(self,
-        student:nn.Module, # the network as it was made
-        teacher:nn.Module, # the network that it learns from
-    ) -> nn.Module: # the student itself, or a network with a `recipe` that is made of it
-        "The network that trains in the student's place, and is the student from then on. Called first."
-        return student
-
     def meet(self,
         name:str, # one of `others`
         network:nn.Module, # the network itself
     ):
-        "Called for each of `others` before layers are chosen."
+        "Called first, for each of `others`."
+
+    def adapt(self,
+        student:nn.Module, # the network as it was made
+        teacher:nn.Module, # the network that it learns from
+    ) -> nn.Module: # the student itself, or a network with a `recipe` that is made of it
+        "The network that trains in the student's place, and is the student from then on."
+        return student
 
     def choose_layers(self,
         student:nn.Module, # the network that will learn

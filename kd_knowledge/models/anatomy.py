@@ -190,7 +190,7 @@ def n_classes(
 @dataclass
 class Anatomy:
     "Where a network's layers are: names of modules, all of them good for `taps`."
-    stages:list # the spatial stages in order, one for each size (each encoder block of a ViT)
+    stages:list # the spatial stages in order, one for each size (each encoder block of a ViT); hidden rows without maps
     last_map:str # where Grad-CAM looks; None where no layer was proven
     head:str # the last linear layer, several joined by `+` if their mean is the answer; None where it is unclear
     logits:str # the module that gives the logits
@@ -556,6 +556,7 @@ def _search(net, pixels, calls, heads, own): # an `Anatomy`, with what a person 
     usual = [_usual_map(net, stages, calls), stages[-1]] if stages else []
     found = _find_map(graph, maps, usual, calls)
     if not own['stages']: stages = _tied_stages(graph, maps, calls, stages, found)
+    stages = stages or _hidden(before)
     require(stages, 'stages', 'no feature maps were found', 'Give anatomy(net, stages=[NAME, ...])')
     last_map = find_module(net, own['last_map']) if own['last_map'] else found and found.call.name
     _tell(graph, maps, [last_map]*bool(own['last_map']) + ([] if own['stages'] else stages))
@@ -592,6 +593,10 @@ def _after(leaves, i): # the activation behind a convolution, or the norm, or it
         at = c.name
         if isinstance(c.module, _ACTIVATION): break
     return at
+
+def _hidden(calls): # of a network without maps: what its linear layers give
+    leaves = [c for c in calls if not list(c.module.children())]
+    return [_after(leaves, i) for i, c in enumerate(leaves) if isinstance(c.module, nn.Linear)]
 
 # %% ../../nbs/22_models.anatomy.ipynb #92b00b61
 def conv_names(

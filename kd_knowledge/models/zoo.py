@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGENET', 'CENTRED', 'SMALL', 'Normalise', 'mnist_cnn', 'BlurPool', 'resnet_small', 'resnet_cifar', 'resnet50_small',
-           'PreActivation', 'wrn', 'vgg_small', 'ShuffleUnit', 'shufflenet_v1', 'mobilenet_v2_small']
+           'PreActivation', 'wrn', 'vgg_small', 'ShuffleUnit', 'shufflenet_v1', 'mobilenet_v2_small', 'mlp']
 
 # %% ../../nbs/20_models.zoo.ipynb #3241cf93
 import math
@@ -241,8 +241,20 @@ def mobilenet_v2_small(
     settings = [[1, 16, 1, 1]] + [[expand, *o] for o in rest] # expansion, channels, blocks, stride
     return torchvision.models.MobileNetV2(n_classes, width, settings, round_nearest=1, dropout=0.)
 
+# %% ../../nbs/20_models.zoo.ipynb #03e3f975
+def mlp(
+    n_classes:int, # number of classes, at least 2
+    width:int=256, # of its two hidden layers, 1 or more
+    side:int=24, # pixels that it sees on each side, 1 or more; images of another size are averaged to it
+) -> nn.Module: # takes N x 3 x H x W, already normalised
+    "Three linear layers, without batch norm or any place in the image that it knows of. Raises `KDError`."
+    _at_least_one(width=width, side=side)
+    return nn.Sequential(OrderedDict(
+        pool=nn.AdaptiveAvgPool2d(side), flatten=nn.Flatten(), fc1=nn.Linear(3*side*side, width), relu1=nn.ReLU(),
+        fc2=nn.Linear(width, width), relu2=nn.ReLU(), fc3=nn.Linear(width, n_classes)))
+
 # %% ../../nbs/20_models.zoo.ipynb #902ddf23
 IMAGENET = dict(mean=[.485, .456, .406], std=[.229, .224, .225])
 CENTRED = dict(mean=[.5]*3, std=[.5]*3)
 SMALL = {f.__name__: f for f in (
-    mnist_cnn, resnet_small, resnet_cifar, resnet50_small, wrn, vgg_small, shufflenet_v1, mobilenet_v2_small)}
+    mnist_cnn, mlp, resnet_small, resnet_cifar, resnet50_small, wrn, vgg_small, shufflenet_v1, mobilenet_v2_small)}

@@ -97,7 +97,7 @@ def _files(run, name):
     "The networks' files: those in the run folder, else those that were given."
     named = [f'models/{file_name(name, n["seed"])}.safetensors' for n in run.networks if n['network'] == name]
     found = [path for path in named if (run.folder/path).exists()]
-    return ', '.join(found or filter(None, _network_paths(run.config, name) if 'controls' in run.config else []))
+    return found or list(filter(None, _network_paths(run.config, name) if 'controls' in run.config else []))
 
 def _architecture(recipe):
     "A recipe in words."
@@ -124,8 +124,8 @@ def _card(run, name):
         'Data': _data_words(run, name), 'Objective': _objective_words(first['objective'], name) if known else '',
         'Training': _training_words(run, name), 'Seeds': ', '.join(str(n['seed']) for n in networks),
         'Accuracy': ', '.join(_percent(v, 1) for v in accuracy.accuracy), 'ECE': _calibration_error(run, name),
-        'Intended use': _use(name, first['role']),
-        'Limits': LIMIT if known else 'What it was trained on is not known here.', 'File': _files(run, name)}
+        'Intended use': _use(name, first['role']) if known or first['role'] != 'student' else '',
+        'Limits': LIMIT if known else 'What it was trained on is not known here.', 'File': ', '.join(_files(run, name))}
     return Card(name, first['role'], {k: v for k, v in facts.items() if v})
 
 def cards(

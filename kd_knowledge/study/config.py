@@ -123,10 +123,15 @@ class Parentage:
 
 # %% ../../nbs/60_study.config.ipynb #52db59b8
 @patch
+def taught(self:Study) -> list: # of names
+    "The students that learn from T. An entry `Ind` among the objectives says what the control of every claim learns."
+    return [name for name in self.objectives if name != 'Ind']
+
+@patch
 def starred_students(self:Study) -> list: # of names, without their star
     "The students that `T*` has too; none where the teacher is given."
     if self.teacher_weights or not self.starred: return []
-    return [name for name, given in self.objectives.items() if (given or {}).get('starred', True)]
+    return [name for name in self.taught() if (self.objectives[name] or {}).get('starred', True)]
 
 # %% ../../nbs/60_study.config.ipynb #2007f73c
 @cache

@@ -341,7 +341,7 @@ def effects_told(
 ) -> pd.DataFrame: # probe, student, smallest (a share); empty where each has one network
     "The smallest effect that a study will tell, for each headline, if luck is as in the stored studies."
     seeds = min(study.seeds, study.independent_seeds)
-    kinds = {name: type(o).__name__ for name, o in objectives_of(study).items()}
+    kinds = {name: type(o).__name__ for name, o in objectives_of(study).items() if name in study.taught()}
     every, rows = 1 + len(kinds) + len(study.starred_students()), []
     for probe in study.probes if seeds > 1 else ():
         looked = _looked(study, probe, n)

@@ -89,7 +89,7 @@ def images_seen(
     study = with_values(study, objectives=study.objectives or dict.fromkeys('abc'))
     mine, stars = _images_of(study, study.data_args), len(study.starred_students())
     theirs = _images_of(study, study.data_args | study.teacher_data)
-    taught = (len(study.objectives) + stars)*study.seeds
+    taught = (len(study.taught()) + stars)*study.seeds
     students = taught + (study.independent_seeds or study.seeds) + 1 + study.seeds*bool(study.limit_args)
     teachers = 0 if study.teacher_weights else theirs + mine*(stars > 0)
     return study.teacher_epochs*teachers + students*study.epochs*mine

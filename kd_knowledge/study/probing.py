@@ -38,7 +38,7 @@ from ..report.html import write_report
 from .config import (
     check_source, fits, option_names, Probing, read_settings, split_name, Study, telling, trusted)
 from .steps import Bench, lacking, objectives_of, Step
-from .training import make_random, train_students, train_teacher
+from .training import make_untrained, train_students, train_teacher
 
 # %% ../../nbs/65_study.probing.ipynb #df07ef10
 def _domain_images(asked, n):
@@ -178,7 +178,7 @@ def write_results(
     write_report(run.path, redraw=False)
 
 # %% ../../nbs/65_study.probing.ipynb #d514eda3
-WORK = dict(teacher=train_teacher, students=train_students, random=make_random, probe=run_probe,
+WORK = dict(teacher=train_teacher, students=train_students, untrained=make_untrained, probe=run_probe,
              accuracy=write_accuracy, report=write_results)
 
 def do_step(

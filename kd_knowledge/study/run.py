@@ -79,8 +79,8 @@ def untrained_learners(
     teacher, student = new_network(study, 'T', dls.train_ds).to(dls.device), new_network(study, 'Ind', dls.train_ds)
     for name in ['T*']*bool(study.star_args) + ['limit']*bool(study.limit_args): new_network(study, name, dls.train_ds)
     with option_names(T='teacher', **dict.fromkeys(['Ind', *study.objectives], 'student')):
-        students = dict(Ind=None, **objectives_of(study))
-        others = {k: student for asked in asked_beside(study).values() for k in asked}
+        students = dict(Ind=None) | objectives_of(study)
+        others = {k: dict(start=teacher).get(k, student) for asked in asked_beside(study).values() for k in asked}
         return (classifier_learner(theirs, teacher, **optimiser(study)),
                 distill_learner(dls, teacher, students, student=student, others=others, **optimiser(study)))
 
@@ -124,7 +124,7 @@ def _plan(study, teacher, cohort):
     n, m = len(teacher.dls.train_ds), len(cohort.dls.train_ds)
     names, students = study.teachers(), _count_students(study)
     teachers = 0 if study.teacher_weights and not study.teacher_head else study.teacher_epochs*(n + m*(len(names) - 1))
-    each = _seconds_an_image(cohort, study)/(1 + len(study.objectives))
+    each = _seconds_an_image(cohort, study)/(1 + len(study.taught()))
     seconds = (teachers*_seconds_an_image(teacher, study) + students*study.epochs*m*each)/study.workers
     how = ' (given)' if study.teacher_weights and not study.teacher_head else f' x {study.teacher_epochs} epochs'
     return (f'{len(names)} teacher{"s"*(len(names) > 1)}{how}, {students} students x {study.epochs} epochs '

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INSTRUCTIONS', 'study_dls', 'new_network', 'has_bfloat16', 'half_passes', 'optimiser', 'train_teacher',
-           'train_students', 'make_random']
+           'train_students', 'make_untrained']
 
 # %% ../../nbs/64_study.training.ipynb #878194d1
 from functools import partial
@@ -29,7 +29,7 @@ from ..models.classes import columns, known_classes, name_classes
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
 from .config import launched, option_names, Study, trusted
-from .steps import Bench, BESIDE, FOREIGN_SEED, log_path, objectives_of
+from .steps import Bench, BESIDE, FOREIGN_SEED, log_path, objectives_of, UNTRAINED
 
 # %% ../../nbs/64_study.training.ipynb #e78a7e12
 def study_dls(
@@ -206,7 +206,7 @@ def _learner(bench, teacher, names, seed):
     students = {name: objectives.get(name.rstrip('*')) for name in names}
     load = lambda path: load_model(bench.run/path, trust=trusted(study)).to(dls.device)
     asked = {k for o in students.values() if o for k in o.others}
-    others = {k: load(f'models/{file_name(k, BESIDE[k])}') for k in asked}
+    others = {k: load(f'models/{file_name(k, BESIDE.get(k, 0))}') for k in asked}
     return distill_learner(dls, load(teacher), students, student=_network(study, names[0], dls.c),
                            seed=study.seed + seed + 1, others=others, **optimiser(study))
 
@@ -224,14 +224,15 @@ def train_students(
     write_table(bench.run/log_path(names, seed), learn.distill.log)
 
 # %% ../../nbs/64_study.training.ipynb #d7fb8a04
-def make_random(
+def make_untrained(
     bench:Bench, # of a study
     teacher:str, # the teacher's file, relative to the run folder
+    name:str, # `start`: as the teacher was before training; `random`: by another draw
 ):
     "A network made as the teacher was, with random weights."
     recipe = load_model(bench.run/teacher, trust=trusted(bench.asked)).recipe
-    seed = bench.asked.seed + FOREIGN_SEED
-    _save(bench, create_model(recipe['name'], recipe['n_classes'], seed=seed, **recipe['kwargs']).eval(), 'random')
+    seed = bench.asked.seed + UNTRAINED[name]
+    _save(bench, create_model(recipe['name'], recipe['n_classes'], seed=seed, **recipe['kwargs']).eval(), name)
 
 # %% ../../nbs/64_study.training.ipynb #c458ba59
 @patch
@@ -240,7 +241,7 @@ def cast(self:Study,
 ) -> Cast:
     "The cast of a finished training, loaded from the run folder."
     load = lambda name, seed=0: load_model(Path(folder)/'models'/file_name(name, seed), trust=trusted(self))
-    taught = [*self.objectives, *(f'{k}*' for k in self.starred_students())]
+    taught = [*self.taught(), *(f'{k}*' for k in self.starred_students())]
     students = dict(Ind=[load('Ind', s) for s in range(self.independent_seeds)])
     students |= {name: [load(name, s) for s in range(self.seeds)] for name in taught}
     others = {name: load(name) for name in self.teachers()[1:]}

@@ -10,7 +10,7 @@ import argparse, importlib, json, os, sys, time, traceback, warnings
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
-MODULES = 'cams attacks precision crd cohort learner objectives layers planes growth explorer'.split()
+MODULES = 'cams attacks precision crd cohort learner objectives layers planes growth explorer evidence'.split()
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -3,6 +3,7 @@ import sys
 
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 
 from kd_knowledge.cli import kd_probe
 
@@ -27,6 +28,9 @@ def test_networks_of_a_module(tmp_path, monkeypatch, capsys):
     assert set(found.student) == {'KL'} and set(found.seeds) == {2}
     assert found.difference.abs().max() < 1e-6  # the same two networks in both roles
     assert capsys.readouterr().out.splitlines()[-1] == f'Report: {tmp_path/"found"/"report.html"}'
+    card = ModelCard.load(tmp_path/'found'/'cards'/'KL.md')
+    assert [r.metric_type for r in card.data.eval_results] == ['accuracy', 'localization', 'colour']
+    assert "load_network('my_networks_1:student')" in card.text and 'trained on is not known here' in card.text
 
 
 FULL = '''

@@ -95,6 +95,7 @@ def test_the_wheel_alone_makes_a_report(unpacked, fresh, tmp_path):
     assert res.returncode == 0, res.stdout[-2000:] + res.stderr[-2000:]
     page = (tmp_path/'run'/'report.html').read_text(encoding='utf-8')
     assert '<style>' in page and '<script' in page and 'KL' in page and len(page) > 20_000
+    assert (tmp_path/'run'/'cards'/'KL.md').read_text(encoding='utf-8').startswith('---\nlibrary_name: kd_knowledge')
 
 def test_the_wheel_holds_what_is_no_code(wheel, root):
     kinds = '.yaml', '.csv', '.css', '.js', '.json', '.j2'

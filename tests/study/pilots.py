@@ -36,7 +36,7 @@ def trained(study):
     "Train T and its students; the seconds of each step."
     bench = Bench(study)
     with bench.run:
-        steps = [s for s in study.steps() if s.kind in ('teacher', 'students') and 'foreign' not in s.name]
+        steps = [s for s in study.steps() if s.kind in ('teacher', 'untrained', 'students') and 'foreign' not in s.name]
         do_steps(bench, steps)
         return {s.name: bench.run.done(s.name, s.key)['seconds'] for s in steps}, steps
 
@@ -53,7 +53,7 @@ def rows(name, changes, world, seeds, variant):
     with tempfile.TemporaryDirectory() as folder:
         study = piloted(name, changes, world, seeds, folder)
         seconds, steps = trained(study)
-        files = {path: s.name for s in steps for path in s.files if path.endswith('.safetensors')}
+        files = {path: s.name for s in steps if s.kind != 'untrained' for path in s.files if path.endswith('.safetensors')}
         images, found = study.images(), []
         for path, step in files.items():
             student, seed = unquote(Path(path).stem).rsplit('-', 1)

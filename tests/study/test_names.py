@@ -3,6 +3,7 @@ from html import unescape
 
 import pandas as pd
 import pytest
+from huggingface_hub import ModelCard
 
 from kd_knowledge.core import file_name
 from kd_knowledge.data import get_dls
@@ -32,6 +33,7 @@ def test_a_study_of_students_with_odd_names(tmp_path):
     assert set(pd.read_csv(out/'estimates.csv').student) == set(ODD)
     page = (out/'report.html').read_text(encoding='utf-8')
     assert '<b>größe' not in page and all(name in unescape(page) for name in ODD)
+    assert {ModelCard.load(path).data.model_name for path in (out/'cards').iterdir()} == set(ODD)
     assert open_run(out).students == ODD
 
 
