@@ -29,6 +29,7 @@ from .study.probing import *
 from .study.processes import *
 from .study.plan import *
 from .study.run import *
+from .study.parentage import *
 from .explorer import *
 from .cli import *
 

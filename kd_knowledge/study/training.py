@@ -176,27 +176,28 @@ def _head_alone(net, images):
     _last_layer(net, images).requires_grad_()
     return net
 
-def _teaching(study, name, dls):
+def _teaching(study, name, dls, seed):
     "The Learner of a teacher: of all of it, or of its new last layer."
     if not study.teacher_head: network, cbs = _network(study, name, dls.c), None
     else: network, cbs = _head_alone(_given_teacher(study, dls.train_ds), dls.train_ds), _Still()
-    return classifier_learner(dls, network, seed=study.seed, cbs=cbs, **optimiser(study))
+    return classifier_learner(dls, network, seed=study.seed + seed, cbs=cbs, **optimiser(study))
 
 def train_teacher(
     bench:Bench, # of a study
     name:str, # `T` or `T*`
+    seed:int=0, # which of the networks of this name
 ):
     "Train a teacher, or its new last layer, or take the one that was given, and save it."
     study = bench.asked
-    dls = study_dls(study, name, study.seed)
+    dls = study_dls(study, name, study.seed + seed)
     if study.teacher_weights and not study.teacher_head:
-        save_model(_given_teacher(study, dls.train_ds), bench.run/'models'/file_name(name))
+        save_model(_given_teacher(study, dls.train_ds), bench.run/'models'/file_name(name, seed))
         return
-    learn = _teaching(study, name, dls)
+    learn = _teaching(study, name, dls, seed)
     _fit(learn, study, study.teacher_epochs, f'training {name}')
     if study.teacher_head: note('teacher_head', f'the last layer of T is new: it alone was trained (epochs: '
                                 f'{study.teacher_epochs}); all before it is of {study.teacher_weights}')
-    if launched()[0] == 0: _save(bench, learn.students['T'], name)
+    if launched()[0] == 0: _save(bench, learn.students['T'], name, seed)
 
 # %% ../../nbs/64_study.training.ipynb #0501efeb
 def _learner(bench, teacher, names, seed):

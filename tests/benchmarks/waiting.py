@@ -48,7 +48,7 @@ def renamed():
 
 def case(key, text, run, limit): return Case(f'waiting {key}', 11, text, {'seconds': run}, [exact('seconds', limit)])
 
-COMMANDS = 'kd_study', 'kd_probe', 'kd_results', 'kd_explore'
+COMMANDS = 'kd_study', 'kd_probe', 'kd_parent', 'kd_results', 'kd_explore'
 CASES = [case('import', 'import kd_knowledge', imports, .3),
          *(case(name, f'{name} --help', partial(shows, name), 1) for name in COMMANDS),
          case('again', 'kd_study, all done already', again, 4),

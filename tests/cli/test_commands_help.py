@@ -10,7 +10,7 @@ sys.argv = ['{0}', '--help']
 with contextlib.suppress(SystemExit): {0}()
 '''
 HEAVY = "print('torch' in sys.modules, 'pandas' in sys.modules)"
-COMMANDS = ['kd_study', 'kd_probe', 'kd_results', 'kd_explore']
+COMMANDS = ['kd_study', 'kd_probe', 'kd_parent', 'kd_results', 'kd_explore']
 
 def options(text):
     "Name -> what the help says of it, for every option in an argparse help text."

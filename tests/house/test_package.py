@@ -70,7 +70,7 @@ def test_entry_points(unpacked):
     entries = ConfigParser(delimiters=['='])
     entries.read_string(next(unpacked.glob('*.dist-info/entry_points.txt')).read_text())
     assert dict(entries['nbdev']) == dict(kd_knowledge='kd_knowledge._modidx:d')
-    assert set(entries['console_scripts']) == {'kd_study', 'kd_probe', 'kd_results', 'kd_explore'}
+    assert set(entries['console_scripts']) == {'kd_study', 'kd_probe', 'kd_parent', 'kd_results', 'kd_explore'}
 
 @pytest.mark.parametrize('text,want', [
     ('', []), ('a b', ['a', 'b']), ('a>=1, b<2,c', ['a>=1', 'b<2', 'c']), ('a>=1,<2 b', ['a>=1,<2', 'b']),

@@ -11,7 +11,7 @@ PACKAGE, NBS = ROOT/'kd_knowledge', ROOT/'nbs'
 LINES, WIDTH = 650, 120  # of a module, of a line
 UPPER = 'report', 'study', 'explorer', 'cli'  # what stands above the probes
 OFFERS = {'domains', 'cue conflict', 'groups'}  # what data may have, which some probes are named after
-COMMANDS = 'kd_study', 'kd_probe', 'kd_results', 'kd_explore'
+COMMANDS = 'kd_study', 'kd_probe', 'kd_parent', 'kd_results', 'kd_explore'
 
 ### What there is
 
