@@ -60,7 +60,10 @@ class Product(nn.Module):
 
     def forward(self, a, b): return (a@b).view(self.shape)
 
-    def right_inverse(self, w):
+    def right_inverse(self,
+        w:torch.Tensor, # a weight, a row for each output
+    ) -> tuple: # two matrices
+        "The factors of the nearest product."
         u, s, v = torch.linalg.svd(w.flatten(1), full_matrices=False)
         root = s[:self.rank].sqrt()
         return u[:, :self.rank]*root, root[:, None]*v[:self.rank]
@@ -73,7 +76,7 @@ def _layers(net): return [m for m in net.modules() if isinstance(m, (nn.Conv2d, 
 def compress(
     net:nn.Module, # a network; it is changed
     how:str, # a key of `WAYS`, or `tuned`: as it is
-    amount:float=0., # bits of the rounded, share of zeros of the pruned, share of the rank of the low rank
+    amount:float=0., # bits of the rounded, 2 to 16; share of zeros of the pruned, of the rank of the low rank, 0 to 1
 ) -> nn.Module: # the same
     "Replace the weights of a network's layers by what is made of them. Raises `KDError`."
     how = one_of('how', how, [*WAYS, 'tuned'], 'a way to compress')
@@ -97,7 +100,7 @@ class Compressed(Objective):
     "The teacher itself, compressed and trained on with labels alone. Raises `KDError` for a teacher without a recipe."
     def __init__(self,
         how:str='rounded', # `rounded`, `pruned`, `low_rank`, or `tuned`: as it is, and only trained on
-        amount:float=4., # bits of the rounded, share of zeros of the pruned, share of the rank of the low rank
+        amount:float=4., # bits of the rounded, 2 to 16; share of zeros of the pruned, of the rank of the low rank, 0 to 1
         gamma:float=1., # factor of the cross-entropy on the labels, 0 or more
     ):
         super().__init__(0., gamma)
