@@ -45,7 +45,7 @@ def loading_arguments(
 
 
 # %% ../nbs/02_trust.ipynb #ac65436d
-OWN = 'kd_knowledge.distillation.heads:projected', # this package's functions that files may name
+OWN = tuple(f'kd_knowledge.distillation.{o}' for o in ('heads:projected', 'compress:compressed')) # functions that files may name
 
 def is_function(
     name:str, # of a network

@@ -16,6 +16,7 @@ from .maps import *
 from .heads import *
 from .choose import *
 from .noise import *
+from .compress import *
 
 # %% ../../nbs/39_distillation.ipynb #c0420eeb
 __all__ = [name for name, value in globals().items() if not (name.startswith('_') or ismodule(value))]

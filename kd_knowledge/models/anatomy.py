@@ -18,6 +18,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
+from torch.nn.utils.parametrize import is_parametrized
 
 # %% ../../nbs/22_models.anatomy.ipynb #b171272a
 from ..core import KDError, note, one_of, require
