@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT/'nbs'/'results'
 PILOT, WORLD = 100, 550
 FEWER = room.Family(cohorts=1, untaught=9)
-softened = room.compared
+softened = room.softened
 
 
 def centred(logits, labels=False):
@@ -35,9 +35,9 @@ def nothing_common(answers, common):
 
 
 SCORES = { # what is tried -> what stands in another's place
-    'correlation of logits': dict(compared=centred, beyond=nothing_common),
+    'correlation of logits': dict(softened=centred, beyond=nothing_common),
     'correlation of softened logits': dict(beyond=nothing_common),
-    'partial correlation of logits': dict(compared=centred),
+    'partial correlation of logits': dict(softened=centred),
     'partial correlation of softened logits': {}}
 
 
