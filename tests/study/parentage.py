@@ -2,8 +2,8 @@
 
 `python -m tests.study.parentage --pilot` trains the family of the preset `parentage` in a world that no result comes
 from, with fewer networks, and tries several scores: nbs/results/parentage_pilots.csv. `python -m tests.study.parentage`
-trains it in a world that no choice was made in, and writes nbs/results/parentage.csv and parentage_rates.csv: about
-a quarter of an hour of one core. What is done under runs/parentage is not done again."""
+trains it in a world that no choice was made in, and writes nbs/results/parentage.csv and parentage_rates.csv: half an
+hour of one core. What is done under runs/parentage is not done again."""
 import sys
 from contextlib import nullcontext
 from pathlib import Path
