@@ -98,6 +98,7 @@ def compressed(
 @register_objective
 class Compressed(Objective):
     "The teacher itself, compressed and trained on with labels alone. Raises `KDError` for a teacher without a recipe."
+    whole_batch = False
     def __init__(self,
         how:str='rounded', # `rounded`, `pruned`, `low_rank`, or `tuned`: as it is, and only trained on
         amount:float=4., # bits of the rounded, 2 to 16; share of zeros of the pruned, of the rank of the low rank, 0 to 1

@@ -51,6 +51,7 @@ SHOWN = dict(own=None, noise=Noise(), digits=Elsewhere('digits')) # what a stude
 class Ghost(Vectors):
     """Outputs that no label trains, on images that may show nothing (Cloud 2025, subliminal learning, section 6): the
     mean squared distance of the ghost outputs. Raises `KDError`."""
+    whole_batch = False
     def __init__(self,
         weight:float=1., # 0 or more
         gamma:float=0., # factor of the cross-entropy on the labels, 0 or more; 0: it is never told a label

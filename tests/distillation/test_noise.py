@@ -11,7 +11,7 @@ from kd_knowledge.models import create_model, load_model
 from kd_knowledge.study.config import Study
 from kd_knowledge.study.steps import asked_beside
 
-FITS_ROWS = 'KL Nobody Hint CRD DKD NKD RLD DIST LSKD WTTM WSLD OFA MLLD CTKD RKD PKT CC FeatureMSE SP Choose Ghost'.split()
+FITS_ROWS = 'KL Nobody Hint CRD DKD NKD RLD DIST LSKD WTTM WSLD OFA MLLD CTKD RKD PKT CC FeatureMSE SP Choose Ghost Compressed'.split()
 
 
 def network(seed): return create_model('mlp', 10, width=8, side=16, seed=seed)

@@ -185,8 +185,8 @@ def test_anatomy_overrides():
             self.a, self.b = nn.Linear(3 * 16, 8), nn.Linear(8, 4)
         def forward(self, x): return self.b(self.a(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)))
     net = Plain()
-    with pytest.raises(KDError, match='stages='): anatomy(net)
-    assert anatomy(net, stages=['a']).layers == {'F1': 'a', 'F2': 'b:input', 'F3': 'b'}
+    with pytest.raises(KDError, match='stages='): anatomy(nn.Sequential(nn.Flatten(), nn.Linear(3*64**2, 4)))
+    assert anatomy(net).layers == anatomy(net, stages=['a']).layers == {'F1': 'a', 'F2': 'b:input', 'F3': 'b'}
     with pytest.raises(KDError, match='not a module'): anatomy(net, stages=['c'])
     with pytest.raises(KDError, match='size'): anatomy(create_model('mnist_cnn', 10), size=33)
     with pytest.raises(KDError, match='classifier'): anatomy(nn.Conv2d(3, 4, 3))
