@@ -47,8 +47,9 @@ def add_options(
         parser.add_argument('--' + f.name.replace('_', '-'), help=text, default=argparse.SUPPRESS, **_reading(f))
 
 def _add_trust(parser):
-    parser.add_argument('--trust', action='store_true', help='call functions that files name: configs, run folders, saved '
-                        'networks; those named on the command line are called anyway (default: False)')
+    text = ('call functions that files name: configs, run folders, saved networks; those named on the command line are '
+            'called anyway (default: False)')
+    parser.add_argument('--trust', action='store_true', help=text)
 
 # %% ../nbs/80_cli.ipynb #ff59e2b2
 class _Parser(argparse.ArgumentParser):
@@ -175,8 +176,9 @@ def kd_parent(
 ) -> int: # exit status: 0, or 2 for a mistake that was told in one line
     "The command `kd_parent`: ask whose students networks are, against networks that no candidate taught."
     parser = _Parser('kd_parent', description=kd_parent.__doc__)
-    parser.add_argument('--preset', metavar='NAME', help='train teachers, students and controls of this study, of which all '
-                        'is known, and say how often claims are right: parentage (default: none)')
+    text = ('train teachers, students and controls of this study, of which all is known, and say how often claims are '
+            'right: parentage (default: none)')
+    parser.add_argument('--preset', metavar='NAME', help=text)
     parser.add_argument('--workers', type=int, metavar='INT',
                         help='with a preset, processes that train side by side (default: one a core)')
     _add_trust(parser)

@@ -174,7 +174,8 @@ def check_name(
     "Raise `KDError` for a student's name that would be taken for something else, or that tables cannot hold."
     text = isinstance(name, str) and name.strip(' _') and name == name.strip().lstrip('_') and name.isprintable()
     require(text, argument, f'{name!r} is no name', 'Give a text such as "CRD.05", on one line, without a _ before it')
-    require(len(name.rstrip('*')) <= 200, argument, f'{name[:40]!r}... has {len(name)} characters', 'Give a name of at most 200')
+    short = len(name.rstrip('*')) <= 200
+    require(short, argument, f'{name[:40]!r}... has {len(name)} characters', 'Give a name of at most 200')
     other = next((o for o in [*taken, *roles] if o.casefold() == name.casefold()), None)
     what = 'there already' if other in taken else 'a role' if other in ROLES else 'a heading of the tables'
     also = '' if other == name else f' (file systems may take it for {name!r})'

@@ -15,7 +15,7 @@ from .core import require
 def is_there(
     network:str, # as a person typed it
 ) -> bool:
-    "Whether it is a network's path as it stands: a file, a folder with config.json, a saved network without its ending."
+    "Whether it is a network's path as it stands: a file, a folder with config.json, or a saved network's stem."
     path = Path(network)
     return path.is_file() or (path/'config.json').is_file() or any(Path(f'{network}{o}').is_file() for o in _SAVED)
 
@@ -45,7 +45,8 @@ def loading_arguments(
 
 
 # %% ../nbs/02_trust.ipynb #ac65436d
-OWN = tuple(f'kd_knowledge.distillation.{o}' for o in ('heads:projected', 'compress:compressed')) # functions that files may name
+# this package's functions that files may name
+OWN = tuple(f'kd_knowledge.distillation.{o}' for o in ('heads:projected', 'compress:compressed'))
 
 def is_function(
     name:str, # of a network
@@ -64,6 +65,7 @@ def check_recipe(
     if trust is True or is_function(name) and name in (trust or ()): return
     if name in OWN: name = str(kwargs.get('network')) # its other arguments are looked at below, at any depth
     fix = 'Give trust=True (--trust) if you know what it does'
-    require(not is_function(name), argument, f'{where} names the function {name!r}, which a file may not have called', fix)
+    problem = f'{where} names the function {name!r}, which a file may not have called'
+    require(not is_function(name), argument, problem, fix)
     found = ', '.join(map(str, loading_arguments(kwargs)[:3]))
     require(not found, argument, f'{where} gives {name} {found}, which may load something', fix)

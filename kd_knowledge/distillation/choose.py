@@ -55,7 +55,8 @@ class Attacked:
     def __call__(self, batch): return fgsm(batch.teacher, batch.x, batch.labels, self.eps, self.steps)
 
 # %% ../../nbs/37_distillation.choose.ipynb #ff006460
-CHOICES = dict(colour=Jittered(), crop=Cropped(), shift=Shifted(), adversarial=Attacked(), localization=None) # property -> its view
+CHOICES = dict( # property -> its view
+    colour=Jittered(), crop=Cropped(), shift=Shifted(), adversarial=Attacked(), localization=None)
 
 def _chosen(argument, names):
     names = [names] if isinstance(names, str) else list(names)
@@ -124,7 +125,8 @@ def build(self:Choose, student, teacher, images):
     who = self.references['localization']
     answers = student['logits'], teacher['logits' if who == 'teacher' else f'{who} logits']
     fix = 'Take a network that ends in a mean over places and one linear layer, or leave localization out'
-    for name, end, maps, logits in zip(('student', who), ('student', 'reference'), self._maps(student, teacher), answers):
+    ends = ('student', who), ('student', 'reference')
+    for name, end, maps, logits in zip(*ends, self._maps(student, teacher), answers):
         fits = _gives_means(self.ends[end][2], maps, logits)
         require(fits, name, 'its answers are not the means of class activation maps', fix)
 

@@ -72,7 +72,8 @@ class Cohort(nn.Module):
         super().__init__()
         self.students = _ByName(students)
         self.objectives = _ByName({k: nn.ModuleList(v) for k, v in objectives.items()})
-        asked = {k for terms in objectives.values() for o in terms for k, layers in o.others.items() if layers is not None}
+        wanted = [o.others for terms in objectives.values() for o in terms]
+        asked = {k for layers_of in wanted for k, layers in layers_of.items() if layers is not None}
         self.__dict__.update(teacher=teacher, others={k: net for k, net in (others or {}).items() if k in asked})
         self.taught = any(o.needs_teacher for terms in objectives.values() for o in terms)
         self.seed, self.streams, self.seen, self.terms, self.spread = seed, {}, {}, {}, False
@@ -155,7 +156,8 @@ def forward(self:Cohort,
     students = {name: self._see(partial(self._run_student, name), name, shown) for name in self.students}
     watching = {'': self._watch_teacher} if self.taught else {}
     watching |= {k: partial(self._watch_other, k) for k in self.others}
-    self.seen = dict(students=students, teacher={who: _each(f, [*shown], [*shown.values()]) for who, f in watching.items()})
+    told = {who: _each(watch, [*shown], [*shown.values()]) for who, watch in watching.items()}
+    self.seen = dict(students=students, teacher=told)
     return {name: s['logits'] for name, s in students.items()}
 
 @patch
@@ -182,7 +184,8 @@ def _told(self:Cohort, name):
 def _batch_for(self:Cohort, objective, student, teacher, labels, index):
     "What an objective is given: this process's part of the batch, or the whole."
     if not (self.spread and objective.whole_batch): return student, teacher, labels, index
-    def whole(seen, layers): return {k: _together(v) for k, v in seen.items() if k.split(' ')[-1] in ('logits', *layers)}
+    def whole(seen, layers):
+        return {k: _together(v) for k, v in seen.items() if k.split(' ')[-1] in ('logits', *layers)}
     others = [l for layers in objective.others.values() for l in layers or ()]
     student = whole(student, objective.student_layers)
     teacher = whole(teacher, [*objective.teacher_layers, *others])

@@ -16,7 +16,8 @@ from torch import nn
 
 # %% ../../nbs/33_distillation.logits.ipynb #e0ceb6b5
 from ..core import require
-from .objectives import augmented_anew, late_stages, Objective, _to_map, _vector, register_objective
+from .objectives import (
+    augmented_anew, late_stages, Objective, _to_map, _vector, register_objective)
 
 # %% ../../nbs/33_distillation.logits.ipynb #d69d1e82
 def divergence(

@@ -64,8 +64,8 @@ class Maps(Objective, ABC):
     def build(self, student, teacher, images):
         seen = (student, self.student_layers), (teacher, self.teacher_layers)
         flat = dict.fromkeys(name for part, names in seen for name in names if part[name].ndim < 3)
-        problem, fix = f'{type(self).__name__} compares maps, and {", ".join(flat)} gives none', 'Take one that reads answers'
-        require(not (flat and self.needs_maps), 'objectives', problem, fix)
+        problem = f'{type(self).__name__} compares maps, and {", ".join(flat)} gives none'
+        require(not (flat and self.needs_maps), 'objectives', problem, 'Take one that reads answers')
         self.connect([(s.shape[1], t.shape[1]) for s, t in self.read(student, teacher)])
 
     def forward(self, student, teacher, labels, index): return self.compare(self.read(student, teacher))

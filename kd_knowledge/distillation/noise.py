@@ -50,17 +50,17 @@ SHOWN = dict(own=None, noise=Noise(), digits=Elsewhere('digits')) # what a stude
 @register_objective
 class Ghost(Vectors):
     """Outputs that no label trains, on images that may show nothing (Cloud 2025, subliminal learning, section 6): the
-    mean squared distance of the ghost outputs. Raises `KDError`."""
+    mean squared distance of the ghost logits. Raises `KDError`."""
     whole_batch = False
     def __init__(self,
         weight:float=1., # 0 or more
         gamma:float=0., # factor of the cross-entropy on the labels, 0 or more; 0: it is never told a label
         images:str='noise', # that it learns on: a key of `SHOWN`; `own` are those of the training
         start:str='teacher', # the weights it begins with: `teacher`, those its teacher began with, or its `own`
-        head:str='teacher', # the weights its ghost outputs begin with: the `teacher`'s, or its `own`
-        source:str='teacher', # whose ghost outputs it learns: the `teacher`'s, or those of a `random` network, a control
-        outputs:int=16, # how many ghost outputs, 1 or more
-        seed:int=0, # of the teacher's ghost outputs
+        head:str='teacher', # the weights its ghost logits begin with: the `teacher`'s, or its `own`
+        source:str='teacher', # whose ghost logits it learns: the `teacher`'s, or a `random` network's, a control
+        outputs:int=16, # how many ghost logits, 1 or more
+        seed:int=0, # of the teacher's ghost logits
     ):
         super().__init__(weight, gamma)
         self.images = one_of('images', images, SHOWN, 'a kind of images')

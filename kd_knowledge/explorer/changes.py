@@ -57,7 +57,8 @@ def fooled(
     x, y = scene.images.pixels([image], scene.device), scene.images.y[[image]].to(scene.device)
     moved = fgsm(scene.cast.teacher, x, y, eps, steps) if eps else x
     says = _probabilities(scene, torch.cat((x, moved)))
-    return moved[0].cpu(), pd.DataFrame([dict(network=k, **before_after(p, scene.images.vocab)) for k, p in says.items()])
+    rows = [dict(network=k, **before_after(p, scene.images.vocab)) for k, p in says.items()]
+    return moved[0].cpu(), pd.DataFrame(rows)
 
 def _probabilities(scene, x):
     "Name -> probabilities N x n_classes of each shown network."

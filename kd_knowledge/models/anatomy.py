@@ -45,7 +45,7 @@ _AROUND = re.compile(r'((net|module|model|_orig_mod)\.)*') # what a network is c
 
 def find_module(
     net:nn.Module, # where to look
-    name:str, # as in `net.named_modules()`, without the `net.` of networks around it; `:input` is ignored, `A+B` are two
+    name:str, # as in `net.named_modules()`, without the `net.` of wrappers; `:input` is ignored, `A+B` are two
     argument:str='layer', # what an error calls it
 ) -> str: # the full name
     "The full name of a module. Raises `KDError` with near matches."
@@ -384,7 +384,8 @@ def open_to(self:_Graph, cut):
 @patch
 def gradient(self:_Graph, edge, cut=None):
     "Of a random mixture of the logits and of what the heads take, at an edge; nothing comes through what is `cut`."
-    zero = lambda grads: tuple(g if i != cut.output_nr or g is None else torch.zeros_like(g) for i, g in enumerate(grads))
+    none = lambda i, g: torch.zeros_like(g) if i == cut.output_nr and g is not None else g
+    zero = lambda grads: tuple(none(i, g) for i, g in enumerate(grads))
     seeds = [torch.randn(t.shape, generator=generator('mixture')).to(t) for t in self.ends]
     hook = cut and cut.node.register_prehook(zero)
     try:
@@ -445,7 +446,7 @@ def _before_attention(graph, maps): # the last norm of tokens that a class token
 # %% ../../nbs/22_models.anatomy.ipynb #9b7fe927
 def _learns_between(calls, first, last): return any(map(_weighs, calls[calls.index(first) + 1:calls.index(last)]))
 
-def _is_late(m, last, calls): # as fine as the last one, and nothing that learns between; a block of tokens may be before
+def _is_late(m, last, calls): # as fine as the last, and nothing that learns between; a block of tokens may be before
     block = m.layout == 'tokens' and re.fullmatch(_BLOCK, m.call.name)
     return m.side == last.side and bool(block or not _learns_between(calls, m.call, last.call))
 
@@ -479,7 +480,8 @@ def _why_not(graph, maps): # why no map was found, and what to do
     if comes is None or not comes.any(): return 'no gradient comes from its answers to its pixels. Leave Grad-CAM out'
     names = _together_open(graph, maps)
     all_of = 'holds all that the answer takes from the pixels'
-    if len(set(names)) < len(names): return f'no single run of {names[0]}, which runs more than once, {all_of}. {_NAME_ONE}'
+    again = len(set(names)) < len(names)
+    if again: return f'no single run of {names[0]}, which runs more than once, {all_of}. {_NAME_ONE}'
     beside = f': {", ".join(names)} do so together' if len(names) > 1 else ''
     return f'no single layer {all_of}{beside}. {_NAME_ONE}'
 

@@ -28,7 +28,9 @@ def _check_samples(samples, n, name):
     "Raise `KDError` unless each of `n` rows has a sample of its own."
     require(len(samples) == n > 0, name, f'{len(samples)} samples for {n} rows of logits', 'Give one for each')
     twice = [s for s, k in Counter(samples).items() if k > 1]
-    require(not twice, name, f'{len(twice)} samples have more than one row, for example {"/".join(twice[0]) if twice else ""}', 'Give one row for each')
+    first = '/'.join(twice[0]) if twice else ''
+    problem = f'{len(twice)} samples have more than one row, for example {first}'
+    require(not twice, name, problem, 'Give one row for each')
 
 class Answers(nn.Module):
     "The answers of a network that is not here: it has no parameters and sees no pixels."
@@ -45,7 +47,8 @@ class Answers(nn.Module):
         require(named, name, f'{len(classes or [])} classes for {logits.shape[-1]} columns', 'Give a name for each')
         self.register_buffer('logits', as_logits(logits, name), persistent=False)
         self.numbered, self.asked = all(len(s) == 1 and s[0].isdigit() for s in self.samples), None
-        self.recipe = dict(name='answers', n_classes=self.logits.shape[1], classes=classes and [str(c) for c in classes])
+        names = classes and [str(c) for c in classes]
+        self.recipe = dict(name='answers', n_classes=self.logits.shape[1], classes=names)
 
     def forward(self, x):
         fix = 'Ask what needs no more than the answers to the images as they are: fidelity, calibration, accuracy'
@@ -82,8 +85,9 @@ def of(self:Answers,
     ids = [_parts(k) for k in getattr(images, 'ids', range(len(images)))]
     rows = [self._row(parts, exact, below) for parts in ids]
     lacking = ['/'.join(parts) for parts, row in zip(ids, rows) if row is None]
-    require(not lacking, name, f'{len(lacking)} of {len(images)} images have no answer, for example {"".join(lacking[:1])}; '
-            f'there are answers to {"/".join(self.samples[0])}, ...', 'Give one for each image, under its path')
+    problem = (f'{len(lacking)} of {len(images)} images have no answer, for example {"".join(lacking[:1])}; there are '
+               f'answers to {"/".join(self.samples[0])}, ...')
+    require(not lacking, name, problem, 'Give one for each image, under its path')
     twice = [row for row, k in Counter(rows).items() if k > 1]
     where = ', '.join('/'.join(parts) for parts, row in zip(ids, rows) if row in twice[:1])[:80]
     require(not twice, name, f'{len(twice)} answers belong to more than one image, for example to {where}',

@@ -135,7 +135,8 @@ def _refuse_pixels(net, name, sizes, reason, device):
     require(not channels, name, f'it takes {channels and channels[1]} channels, images have 3',
             'Give a module around it that makes its channels of red, green and blue')
     fitting = _other_sizes(net, sizes, device)
-    fix = f'It takes {fitting}: give such a size (--size)' if fitting else 'Give images of the size that it was made for'
+    other = 'Give images of the size that it was made for'
+    fix = f'It takes {fitting}: give such a size (--size)' if fitting else other
     raise Untaken(f'{name}: it does not take images of {", ".join(map(str, sizes))} pixels ({reason}). {fix}')
 
 # %% ../../nbs/24_models.check.ipynb #2c8ffaf2
@@ -163,7 +164,8 @@ def _reader(output, n, k, name):
     keys = _found(output, n, k)
     values = output.items() if isinstance(output, Mapping) else enumerate(output)
     inside = ', '.join(f'{key}: {_outline(o)}' for key, o in values)
-    require(len(keys) == 1, name, f'it gives a {kind} ({inside}), of which {len(keys) or "none"} may be the logits', fix)
+    problem = f'it gives a {kind} ({inside}), of which {len(keys) or "none"} may be the logits'
+    require(len(keys) == 1, name, problem, fix)
     return {f'it gives a {kind} ({inside}), of which {keys[0]!r} is taken for the logits': Part(_item, key=keys[0])}
 
 # %% ../../nbs/24_models.check.ipynb #cc65a738
@@ -220,7 +222,8 @@ def _meaning(z, last, name):
     if bool(((z == 0) | (z == 1)).all()) and _sum_to_one(z): return {} # answers without confidence
     if _sum_to_one(z): return {'it gives probabilities, of which the logarithms are taken for logits': Part(_log)}
     sigmoid = last == 'Sigmoid' and _in_unit(z)
-    return {'it gives a probability for each class (sigmoid), of which the logits are taken': Part(_logit)} if sigmoid else {}
+    told = 'it gives a probability for each class (sigmoid), of which the logits are taken'
+    return {told: Part(_logit)} if sigmoid else {}
 
 def _caster(z):
     if z.dtype in (torch.float32, torch.float64): return {}
@@ -242,7 +245,8 @@ def _differ(a, b, tolerance):
 
 def _without_statistics(net):
     "Names of the batch norms that always take the statistics of their batch."
-    return [k for k, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None]
+    norms = ((k, m) for k, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [k for k, m in norms if m.running_mean is None]
 
 def _batch_reason(net):
     names, training = _without_statistics(net), [k for k, m in net.named_modules() if k and m.training]
@@ -250,7 +254,8 @@ def _batch_reason(net):
     return f'; eval() leaves {", ".join(training[:3])} in training mode' if training else ''
 
 def _refuse_batch(net, name, found):
-    fix = 'Train it with running statistics' if _without_statistics(net) else 'Give a network that looks at each image alone'
+    alone = 'Give a network that looks at each image alone'
+    fix = 'Train it with running statistics' if _without_statistics(net) else alone
     require(False, name, f'{found}{_batch_reason(net)}', fix)
 
 # %% ../../nbs/24_models.check.ipynb #96cd79f7
@@ -289,7 +294,8 @@ def _together(net, pixels, logits, k, classes=None):
     chain = lambda parts: nn.Sequential(OrderedDict((_name(p.function), p) for p in parts))
     around = dict(pixels=chain(pixels) if pixels else None, net=net, logits=chain(logits) if logits else None)
     mended = nn.Sequential(OrderedDict((name, m) for name, m in around.items() if m is not None))
-    if hasattr(net, 'recipe'): mended.recipe = net.recipe | dict(n_classes=k) | (dict(classes=classes) if classes else {})
+    more = dict(classes=classes) if classes else {}
+    if hasattr(net, 'recipe'): mended.recipe = net.recipe | dict(n_classes=k) | more
     return mended.train(net.training)
 
 def in_order(
@@ -323,7 +329,8 @@ def _again(net, x, way):
     "What the network gives for the same batch once more; and a copy, where it changed that: text -> part."
     seen = x.clone()
     version, output = seen._version, net(_chain(way.values(), seen))
-    return output, {} if seen._version == version else {'it changes its pixels in place, so it is given a copy': Part(_own_copy)}
+    told = 'it changes its pixels in place, so it is given a copy'
+    return output, {} if seen._version == version else {told: Part(_own_copy)}
 
 # %% ../../nbs/24_models.check.ipynb #fc61d5ca
 def _pixel_gradient(z, x):

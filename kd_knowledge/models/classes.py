@@ -127,5 +127,6 @@ def note_order(
     answers, y = np.asarray(answers), np.asarray(y)
     index = np.array([list(vocab).index(name) for name in order])
     first = ' '.join(map(str, order[:12])) + ' ...'*(len(order) > 12)
-    note(argument, f'{(answers == y).mean():.0%} of its answers are right, and {(index[answers] == y).mean():.0%} would '
-         f'be if the order of its outputs were {first}. Give that with classes (--classes) if it is')
+    right, would = (answers == y).mean(), (index[answers] == y).mean()
+    note(argument, f'{right:.0%} of its answers are right, and {would:.0%} would be '
+         f'if the order of its outputs were {first}. Give that with classes (--classes) if it is')

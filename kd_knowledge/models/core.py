@@ -165,7 +165,7 @@ def _weights_classes(name, net, pretrained): # of the weights that were loaded; 
 
 # %% ../../nbs/21_models.core.ipynb #09e26859
 def create_model(
-    name:str, # `resnet_small` (see `SMALL`), a torchvision classifier, `timm:NAME`, `hf:KIND`, `package.module:function`
+    name:str, # one of `SMALL`, a torchvision classifier, `timm:NAME`, `hf:KIND` or `package.module:function`
     n_classes:int=None, # number of classes, at least 2; None keeps the network's own (1000 for ImageNet)
     pretrained=False, # load trained weights; a set's name, such as `IMAGENET1K_V1` (the paper's), is taken too
     seed:int=None, # the initial weights are a function of this alone; None draws from the running random state

@@ -43,7 +43,8 @@ def _state(given, path): # the state dict in what was read, and where it lay
     if there: return _tensors(given[there[0]]), there[0]
     found = _tensors(given)
     what = ', '.join(map(str, list(given)[:6])) if isinstance(given, dict) else f'a {type(given).__name__}'
-    require(found, 'path', f'{path} holds no state dict but {what or "nothing"}', 'Give torch.save(net.state_dict(), FILE)')
+    problem, fix = f'{path} holds no state dict but {what or "nothing"}', 'Give torch.save(net.state_dict(), FILE)'
+    require(found, 'path', problem, fix)
     return found, ''
 
 # %% ../../nbs/25_models.files.ipynb #9c82cf8c
@@ -57,7 +58,8 @@ def _refused(error): # which object a pickled file wanted to make, as far as PyT
 def _unpickled(path):
     try: return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
-        require(False, 'path', f'{path} holds more than numbers{_refused(e)}, or is no checkpoint, and was not opened', HARMFUL)
+        problem = f'{path} holds more than numbers{_refused(e)}, or is no checkpoint, and was not opened'
+        require(False, 'path', problem, HARMFUL)
     except Exception as e: # torn and forged files fail in many ways
         require(False, 'path', f'{path} is no checkpoint that can be read ({type(e).__name__}: {str(e)[:100]})',
                 'Give torch.save(net.state_dict(), FILE)')
@@ -242,7 +244,8 @@ def _processed(folder, config, transformers): # mean and std of pixels in [0, 1]
     known = transformers.models.auto.image_processing_auto.IMAGE_PROCESSOR_MAPPING.get(type(config), None)
     kinds = known.values() if isinstance(known, dict) else known or ()
     for kind in kinds:
-        if getattr(kind, 'image_mean', None): return dict(mean=list(kind.image_mean), std=list(kind.image_std)), 'the default'
+        usual = getattr(kind, 'image_mean', None)
+        if usual: return dict(mean=list(usual), std=list(kind.image_std)), 'the default'
     return IMAGENET, "ImageNet's, for want of preprocessor_config.json,"
 
 def _check_loaded(about, folder, kind): # what transformers said of the weights
@@ -267,7 +270,8 @@ def _opened(folder, transformers): # configuration and network
 
 def _transformers_folder(folder, config): # as transformers writes it
     found = loading_arguments({k: v for k, v in config.items() if k != 'auto_map'})
-    require(not found, 'path', f'{folder}/config.json gives {", ".join(found[:3])}, which may load something', 'Take it out')
+    problem = f'{folder}/config.json gives {", ".join(found[:3])}, which may load something'
+    require(not found, 'path', problem, 'Take it out')
     transformers = _extra('transformers', str(folder))
     config, bare = _opened(folder, transformers)
     stats, source = _processed(folder, config, transformers)
@@ -296,8 +300,8 @@ def _snapshot(repo): # of the hub, in the cache; weights without code where ther
         folder = get('*.safetensors', '*.safetensors.index.json')
         return folder if any(folder.glob('*.safetensors')) else get('pytorch_model*')
     except Exception as e: # any failure on the way is told as one line
-        require(False, 'path', f'{repo} could not be had from the Hugging Face hub ({type(e).__name__}: {str(e)[:120]})',
-                'Connect to the network, or give its folder')
+        problem = f'{repo} could not be had from the Hugging Face hub ({type(e).__name__}: {str(e)[:120]})'
+        require(False, 'path', problem, 'Connect to the network, or give its folder')
 
 HUB = 'timm:local-dir: timm:hf-hub: timm:hf_hub: local-dir: hf-hub: hf_hub: hf:'.split()
 

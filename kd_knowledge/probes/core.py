@@ -64,7 +64,8 @@ class Cast:
         classes:list=None, # class names in the order in which all shall answer; None: the teacher's, if it knows them
         images:Images=None, # some that the networks are tried with; None draws a few
     ):
-        require(hasattr(students, 'items'), 'students', f'got a {type(students).__name__}', "Give dict(Ind=..., KL=...)")
+        named, kind = hasattr(students, 'items'), type(students).__name__
+        require(named, 'students', f'got a {kind}', "Give dict(Ind=..., KL=...)")
         require(independent in students, 'students',
                 f'no {independent!r} among {list(students)}, so there is nothing to compare with',
                 'Add students of the same architecture that were trained without the teacher')
@@ -143,7 +144,8 @@ def _note_twins(self:Cast, members):
     for m in members:
         same = bool((m.look.answers == m.look.answers[:1]).all())
         twin = m if same else first.setdefault((m.look.size, m.look.answers.numpy().tobytes()), m)
-        if twin is not m: note(m.model, f'its answers are those of {twin.model}, to the last digit: is it the same network?')
+        told = f'its answers are those of {twin.model}, to the last digit: is it the same network?'
+        if twin is not m: note(m.model, told)
 
 @patch
 def _check_classes(self:Cast):

@@ -42,7 +42,7 @@ def _copy_parts(teacher, student):
 def copy_probability(
     teacher, # N booleans: which images the teacher gets right
     student, # N booleans: which of them the student gets right
-) -> float: # 1 for the teacher itself, 0 for a student that goes its own way; NaN where the teacher is always right, or never
+) -> float: # 1 for the teacher itself, 0 for who goes its own way; NaN where the teacher is always right, or never
     "On which share of the images is a student right just because its teacher is (Klein 2025)? Raises `KDError`."
     teacher, student = torch.as_tensor(teacher).bool(), torch.as_tensor(student).bool()
     require(len(teacher) == len(student) > 0, 'student', f'{len(student)} answers beside {len(teacher)}',
@@ -104,10 +104,10 @@ def fidelity(
     bs:int=256, # images a batch, 1 or more
     device=None, # where to run; None leaves the networks where they are
 ) -> pd.DataFrame: # the long table: `agreement`, `KL` (nats), `error consistency`, `copy probability`
-    """Does a student answer as its teacher does, beyond being right as often (Stanton 2021, Geirhos 2020, Klein 2025)? Conditions
-    are `all`, `teacher right`, `teacher wrong`; one without images is left out, and so is error consistency where it is
-    undefined (teacher and a network always right), and copy probability (the teacher always right or always wrong).
-    The teacher has rows for `KL` only, all 0."""
+    """Does a student answer as its teacher does, beyond being right as often (Stanton 2021, Geirhos 2020, Klein 2025)?
+    Conditions are `all`, `teacher right`, `teacher wrong`; one without images is left out, and so is error consistency
+    where it is undefined (teacher and a network always right), and copy probability (the teacher always right or
+    always wrong). The teacher has rows for `KL` only, all 0."""
     logits, rows = cast.logits(images, bs, device), []
     teacher, others = logits['T', 0], [m for m in cast.networks if m.role != 'teacher']
     top = {k: z.argmax(1) for k, z in logits.items()}

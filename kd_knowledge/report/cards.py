@@ -80,7 +80,8 @@ def _training_words(run, name):
     if given and not config.get('teacher_head'): return given
     if not epochs or name == 'random': return ''
     rate = f'highest learning rate {config.get("lr")}, batches of {config.get("bs")}'
-    return f'{given and given + "; its new last layer alone: "}{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
+    head = given and f'{given}; its new last layer alone: '
+    return f'{head}{_count(epochs, "epoch")}, {config.get("recipe")}, {rate}'
 
 # %% ../../nbs/54_report.cards.ipynb #f9815c25
 def _calibration_error(run, name):

@@ -31,7 +31,8 @@ def _finish(ax, axis, conditions):
     if numeric: ax.set_xticks([float(c) for c in conditions], conditions)
     entries = sorted(zip(*ax.get_legend_handles_labels()), key=lambda o: FIRST.get(o[1], 2))
     handles, names = zip(*entries)
-    ax.legend(handles, [n if len(n) < 40 else f'{n[:36]} ...' for n in names], loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
+    short = [n if len(n) < 40 else f'{n[:36]} ...' for n in names]
+    ax.legend(handles, short, loc='center left', bbox_to_anchor=(1, .5), frameon=False, fontsize=8)
     ax.set_xlabel(axis)
     ax.title.set_fontsize(8)
 

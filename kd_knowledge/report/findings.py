@@ -408,8 +408,8 @@ def sureness(
 # %% ../../nbs/51_report.findings.ipynb #08413f41
 NOT_SHOWN = [
     'An effect speaks of networks trained in this way on these data, not of another architecture or data set.',
-    'The rate of false discoveries is held over the headlines alone. In the tables, trust effects that stand in several '
-    'conditions and in more than one probe over a single one.',
+    'The rate of false discoveries is held over the headlines alone. In the tables, trust effects that stand in '
+    'several conditions and in more than one probe over a single one.',
     'With few seeds only large effects can be told from luck. An undecided effect may be there or not; only an absent '
     'one is shown to be small.',
     'A student that is more like its teacher is not a better one: vulnerabilities and errors are inherited too.']

@@ -48,7 +48,7 @@ class Study:
     student:str = 'resnet_small' # name of the students
     student_args:dict = field(default_factory=dict) # their further arguments, for example {width: 16}
     limit_args:dict = field(default_factory=dict) # where `limit` differs, a student with the property by its making
-    objectives:dict = field(default_factory=dict) # {F2: {objective: Hint, weight: 5.0, starred: false}}; KL, Hint and CRD if empty
+    objectives:dict = field(default_factory=dict) # {F2: {objective: Hint, starred: false}}; KL, Hint and CRD if empty
     starred:bool = True # also train T*, a teacher with the students' data and augmentation, and its students
     seeds:int = 5 # networks of each distilled student, 1 or more
     independent_seeds:int = None # independent students, 1 or more; as `seeds` by default, a partner for each student
@@ -76,10 +76,10 @@ class Study:
 @dataclass
 class Probing:
     "Which networks to probe with which images."
-    teacher:str = '' # a file or folder of weights, ARCHITECTURE@FILE, a name (torchvision, timm:, hf:, package.module:function)
+    teacher:str = '' # a file or folder of weights, ARCHITECTURE@FILE, a name (torchvision, timm:, hf:, MODULE:FUNCTION)
     students:list = field(default_factory=list) # each NETWORK or NAME=NETWORK; one name twice is two seeds (required)
     controls:list = field(default_factory=list) # independent students, trained without T, one for each seed (required)
-    classes:list = field(default_factory=list) # what the networks' outputs stand for, in order, or a file with a line each
+    classes:list = field(default_factory=list) # what the networks' outputs stand for, in order, or a file of lines
     layers:dict = field(default_factory=dict) # where layers are not found, {T: {last_map: features.7}}, by network
     foreign:str = '' # a network that has nothing to do with the teacher, for the adversarial control; none by default
     data:str = '' # a folder of images or of class folders, or a data set's name (required)
@@ -104,10 +104,10 @@ class Probing:
 @dataclass
 class Parentage:
     "Which networks may be students of which, and the images that they are asked about."
-    suspects:list = field(default_factory=list) # whose students are they? Each NETWORK, NAME=NETWORK or answers:FILE (required)
+    suspects:list = field(default_factory=list) # whose students? NETWORK, NAME=NETWORK or answers:FILE (required)
     teachers:list = field(default_factory=list) # the candidates, 2 or more, given likewise (required)
-    controls:list = field(default_factory=list) # networks that none of them taught, 3 or more; many lower the bar (required)
-    classes:list = field(default_factory=list) # what the networks' outputs stand for, in order, or a file with a line each
+    controls:list = field(default_factory=list) # networks that none of them taught, 3 or many more (required)
+    classes:list = field(default_factory=list) # what the networks' outputs stand for, in order, or a file of lines
     data:str = '' # images that no network was trained on: a folder, or a data set's name (required)
     data_args:dict = field(default_factory=dict) # further arguments of the data set
     split:str = 'valid' # which split, where the data have splits: train or valid
@@ -239,7 +239,8 @@ def _read_yaml(path):
     return found
 
 def _base_path(path, base):
-    require(re.fullmatch(r'[\w.-]+', str(base)), 'base', f'{base!r} is no name', 'Give that of a file beside, without .yaml')
+    plain = re.fullmatch(r'[\w.-]+', str(base))
+    require(plain, 'base', f'{base!r} is no name', 'Give that of a file beside, without .yaml')
     beside = path.with_name(f'{base}.yaml')
     names = [p.stem for p in SETTINGS.glob('*.yaml')]
     if beside.is_file(): return beside

@@ -39,7 +39,8 @@ def with_device_defaults(
 ): # the same, with smaller defaults where a pass is dear
     "Defaults that fit the device and the size of the images."
     dear = probing.size > LARGE and default_device(probing.device or None).type == 'cpu'
-    smaller = {name: LARGE_ON_CPU[name] | probing.probe_args.get(name, {}) for name in probing.probes if name in LARGE_ON_CPU and dear}
+    large = [name for name in probing.probes if name in LARGE_ON_CPU and dear]
+    smaller = {name: LARGE_ON_CPU[name] | probing.probe_args.get(name, {}) for name in large}
     return replace(probing, probe_args=probing.probe_args | smaller)
 
 # %% ../../nbs/67_study.plan.ipynb #7fb0a357
@@ -207,7 +208,8 @@ def _shrunk(probing, fits, most):
     if fits(fewer): return fewer
     planes = _most(FEWEST['planes'], 50, lambda k: fits(_with_planes(fewer, k, FEWEST['points'])))
     fewer = _with_planes(fewer, planes, FEWEST['points'])
-    return fewer if fits(fewer) else replace(fewer, n=_most(min(FEWEST['images'], most), most, lambda k: fits(replace(fewer, n=k))))
+    if fits(fewer): return fewer
+    return replace(fewer, n=_most(min(FEWEST['images'], most), most, lambda k: fits(replace(fewer, n=k))))
 
 # %% ../../nbs/67_study.plan.ipynb #5df66f4b
 def fitted(
@@ -257,7 +259,8 @@ def keep_plan(
 ):
     "Keep in the run folder (plan.json) what was chosen for what was asked, and what it was said to cost."
     choice = {k: v for k, v in asdict(chosen).items() if k in CHOSEN}
-    write_json(run/'plan.json', dict(asked=_plan_key(asked), chosen=choice, plan=json.loads(plan.to_json(orient='records'))))
+    rows = json.loads(plan.to_json(orient='records'))
+    write_json(run/'plan.json', dict(asked=_plan_key(asked), chosen=choice, plan=rows))
 
 def kept_choice(
     run, # a `RunFolder`

@@ -73,7 +73,8 @@ def choice_of(
 
 # %% ../../nbs/61_study.presets.ipynb #9fdbdfa7
 IMAGES = dict( # data set -> training images, about
-    imagenet=1_281_167, cifar100=50_000, mnist=60_000, fashion_mnist=60_000, digits=1_300, pacs=9_000, vlcs=9_600, shapes=2400)
+    imagenet=1_281_167, cifar100=50_000, mnist=60_000, fashion_mnist=60_000, digits=1_300, pacs=9_000, vlcs=9_600,
+    shapes=2400)
 
 def _images_of(study, args):
     "How many images a network is trained on, about."

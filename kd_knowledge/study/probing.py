@@ -215,10 +215,11 @@ def askable(
     domains, # a function that gives the domains, name -> `Images`; called if a probe takes them
     named:bool, # whether somebody asked for these very probes
 ): # the same with the probes that the networks can be asked
-    "Leave out probes that the networks cannot be asked, which is noted. Raises `KDError` for those that were asked for."
+    "Leave out, with a note, probes that the networks cannot be asked. Raises `KDError` for those asked for by name."
     tables = not all(m.looks for m in cast.networks)
     sets = lambda probe: domains() if tables and 'domains' in probe.takes else None
-    reasons = {name: cast.unable(PROBES[name], sets(PROBES[name]), getattr(asked, 'layers', ())) for name in asked.probes}
+    layers = getattr(asked, 'layers', ())
+    reasons = {name: cast.unable(PROBES[name], sets(PROBES[name]), layers) for name in asked.probes}
     for name, why in reasons.items():
         require(not (why and named), 'probes', f'{name} cannot be asked: {why}', 'Leave it out')
         if why: note('probes', f'{name} is left out: {why}')
@@ -267,7 +268,8 @@ def read_images(
 def _output_names(classes):
     "The names of outputs: as they are given, or the lines of one file."
     if len(classes) != 1: return [str(c) for c in classes]
-    require(Path(classes[0]).is_file(), 'classes', f'there is no file {classes[0]}', 'Give two names or more, or such a file')
+    there, fix = Path(classes[0]).is_file(), 'Give two names or more, or such a file'
+    require(there, 'classes', f'there is no file {classes[0]}', fix)
     return [line.strip() for line in Path(classes[0]).read_text(encoding='utf-8').splitlines() if line.strip()]
 
 def _prepared(probing, name, net):

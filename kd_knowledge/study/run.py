@@ -37,7 +37,8 @@ from .plan import (
     print_effects, print_plan, read_headlines, with_device_defaults)
 
 # %% ../../nbs/68_study.run.ipynb #8b048718
-GROWS = {'seeds', 'independent_seeds', 'precision', 'max_seeds', 'probes', 'probe_args', *ELSEWHERE} # what may change in a folder
+# what may change in a folder
+GROWS = {'seeds', 'independent_seeds', 'precision', 'max_seeds', 'probes', 'probe_args', *ELSEWHERE}
 
 ANOTHER = 'Give another folder with --out, so that nothing is overwritten'
 
@@ -95,7 +96,7 @@ def _fill(cohort, x, n):
         for o in asking: o.survey(few, place)
 
 def _seconds_an_image(learn, study):
-    "The quickest of three steps of training on a few images: the first also makes ready, and another job may hold one up."
+    "The quickest of three steps of training on a few images: the first makes ready, another job may hold one up."
     x, y, index = (v[:16] for v in learn.dls.train.one_batch())
     _fill(learn.cohort, x, len(learn.dls.train_ds))
     learn.cohort.train().batch = Batch(x, y, index, learn.dls.train, learn.cohort.teacher)
@@ -131,7 +132,7 @@ def _plan(study, teacher, cohort):
             f'of {m:,} images: about {duration(seconds)} of training on {cohort.dls.device}')
 
 def _check_networks(study):
-    "Build what the study needs and try it on a few images, before anything is written; returns the plan and the effects."
+    "Build what the study needs and try it on a few images, before anything is written; the plan and the effects."
     default_device(study.device or None)
     with seeded(study.seed), redirect_stdout(StringIO()):
         teacher, cohort = untrained_learners(study)

@@ -54,7 +54,8 @@ def _objective(name, given):
     require(plain, 'objectives', f'{name} has {given!r}', fix)
     starred = (given or {}).get('starred', True)
     require(isinstance(starred, bool), 'objectives', f'starred of {name} is {starred!r}', 'Give true or false')
-    kwargs, other = {k: v for k, v in (given or {}).items() if k != 'starred'}, f'say which one {name} is: {{objective: KL}}'
+    kwargs = {k: v for k, v in (given or {}).items() if k != 'starred'}
+    other = f'say which one {name} is: {{objective: KL}}'
     kind = OBJECTIVES[one_of('objectives', kwargs.pop('objective', name), OBJECTIVES, 'an objective', other)]
     names = list(inspect.signature(kind).parameters)
     return kind(**_known_arguments(name, kwargs, names, 'one of its arguments'))
@@ -110,7 +111,8 @@ def _workers(study, small):
 def filled(self:Study) -> Study:
     "The study with every default that depends on the data and the networks in its place."
     small = {self.teacher, self.student} <= set(SMALL)
-    fill = dict(independent_seeds=self.seeds, lr=.1 if self.recipe == 'steps' else .01 if small else .001, objectives=STUDENTS,
+    lr = .1 if self.recipe == 'steps' else .01 if small else .001
+    fill = dict(independent_seeds=self.seeds, lr=lr, objectives=STUDENTS,
                 workers=_workers(self, small), probes=possible_probes(self))
     if self.teacher == self.student == 'resnet_small': fill |= WIDTHS | (LAPTOP if self.data == 'shapes' else {})
     return _filled(self, fill)
@@ -198,7 +200,7 @@ def _teacher_step(study, name):
 # %% ../../nbs/63_study.steps.ipynb #ec045d9b
 FOREIGN_SEED = 1000
 BESIDE = dict(foreign=FOREIGN_SEED, sibling=2000) # networks like the students that no teacher taught -> their seeds
-UNTRAINED = dict(start=0, random=FOREIGN_SEED) # networks like the teacher, before training -> their seeds, less the study's
+UNTRAINED = dict(start=0, random=FOREIGN_SEED) # networks like the teacher, before training -> seeds, less the study's
 
 def asked_beside(
     study:Study, # filled

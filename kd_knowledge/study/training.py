@@ -74,8 +74,9 @@ def _in_order(net, images):
 def _check_head(study, net):
     "Raise `KDError` unless the last layer of a given teacher has been trained, or is new and will be."
     given, new = study.teacher_weights, 'new_head' in getattr(net, 'recipe', {})
-    require(not new or study.teacher_head, 'teacher_weights', f'those of {given} are for other classes, so the last layer '
-            'would be new and know nothing', 'Give --teacher-head train to train it first, or weights for these classes')
+    problem = f'those of {given} are for other classes, so the last layer would be new and know nothing'
+    fix = 'Give --teacher-head train to train it first, or weights for these classes'
+    require(not new or study.teacher_head, 'teacher_weights', problem, fix)
     require(new or not study.teacher_head, 'teacher_head', f'the last layer of {given} is no new one', 'Leave it out')
 
 def _given_teacher(study, images):
@@ -117,7 +118,7 @@ def half_passes(
     study:Study, # filled
     device:torch.device, # where it is trained
 ): # a block
-    "In the block, forward passes are of the study's `dtype`. Raises `KDError` where the device has no such instructions."
+    "In the block, forward passes are of the study's `dtype`. Raises `KDError` where the device lacks instructions."
     half = study.dtype == 'bfloat16'
     require(not half or has_bfloat16(device), 'dtype', f'{device} has no instructions for bfloat16', 'Give float32')
     return torch.autocast(device.type, torch.bfloat16, enabled=half)

@@ -9,8 +9,8 @@ from kd_knowledge.probes.core import Member, table
 from kd_knowledge.probes.evidence import estimate
 
 IMAGES, CONDITIONS = 50_000, ('0.2', '0.4', '0.6', '0.8', '1.0')
-NETWORKS = [('T', 'teacher', 0), *[(name, role, seed) for name, role in (('Ind', 'control'), ('KL', 'student'), ('CRD', 'student'))
-                                   for seed in range(3)]]
+KINDS = dict(Ind='control', KL='student', CRD='student')
+NETWORKS = [('T', 'teacher', 0), *[(name, role, seed) for name, role in KINDS.items() for seed in range(3)]]
 
 @cache
 def rows():
@@ -35,4 +35,5 @@ def memory():
 
 TEXT = f'estimate, {IMAGES:,} images x {len(NETWORKS)} networks x {len(CONDITIONS)} conditions'
 CASES = [Case('evidence seconds', 16, f'{TEXT}: seconds', dict(seconds=seconds), [exact('seconds', 5)]),
-         Case('evidence memory', 16, f'{TEXT}: peak memory beside its rows, MB', dict(MB=memory), [exact('MB', 1500)], memory='extra')]
+         Case('evidence memory', 16, f'{TEXT}: peak memory beside its rows, MB', dict(MB=memory), [exact('MB', 1500)],
+              memory='extra')]

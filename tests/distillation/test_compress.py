@@ -8,7 +8,7 @@ from kd_knowledge.data import get_dls
 from kd_knowledge.distillation import Compressed, distill_learner
 from kd_knowledge.models import anatomy, create_model, load_model, save_model
 
-WAYS = dict(rounded=3, pruned=.75, low_rank=.5)
+WAYS = dict(quantised=3, pruned=.75, low_rank=.5)
 
 
 def network(seed): return create_model('resnet_small', 10, width=4, seed=seed)
@@ -28,7 +28,7 @@ def nets():
 def test_training_keeps_what_was_compressed(nets):
     for a, b in zip(layers(nets['pruned']), layers(nets['teacher']), strict=True):
         assert (a.weight == 0).sum() == round(.75*b.weight.numel()) and not a.weight.equal(b.weight)
-    for m in layers(nets['rounded']): assert all(len(row.unique()) <= 7 for row in m.weight.detach().flatten(1))
+    for m in layers(nets['quantised']): assert all(len(row.unique()) <= 7 for row in m.weight.detach().flatten(1))
     for m in layers(nets['low_rank']):
         w = m.weight.detach().flatten(1)
         assert torch.linalg.matrix_rank(w, rtol=1e-4) <= max(1, round(.5*min(w.shape)))
@@ -47,6 +47,6 @@ def test_a_study_of_them(tmp_path):
                      '--epochs', '1', '--teacher-epochs', '2', '--probes', 'fidelity', 'localization', '--workers', '1',
                      '--device', 'cpu', '--teacher-args', '{width: 4}', '--student-args', '{width: 4}']) == 0
     found = pd.read_csv(out/'estimates.csv')
-    assert {'Trained on', 'Nine tenths pruned', 'Quarter rank', 'KL'} <= set(found.student)
+    assert {'Fine-tuned', 'Nine tenths pruned', 'Quarter rank', 'KL'} <= set(found.student)
     pruned = load_model(out/'models'/'Nine%20tenths%20pruned-0')
     assert all((m.weight == 0).float().mean() > .85 for m in layers(pruned))

@@ -2,7 +2,10 @@
 import zipfile
 from configparser import ConfigParser
 from email import message_from_string
+from pathlib import Path
+
 import pytest
+import yaml
 
 REFUSE = """
 import importlib, pkgutil, sys
@@ -54,6 +57,11 @@ def test_wheel_holds_the_package_alone(wheel, root):
     ours = {str(p.relative_to(root)) for p in (root/'kd_knowledge').rglob('*.py')}
     assert {n for n in names if n.endswith('.py')} == ours
     assert any(n.endswith('LICENSE') for n in names)
+
+def test_stored_configs_name_no_machine(root):
+    "The run folder of a stored result is where any clone would have it."
+    found = [yaml.safe_load(p.read_text(encoding='utf-8'))['out'] for p in (root/'nbs'/'results').glob('*/config.yaml')]
+    assert len(found) > 20 and not [out for out in found if Path(out).is_absolute()]
 
 def test_wheel_metadata(metadata, settings):
     assert metadata['Name'].replace('-', '_') == settings['lib_name'] and metadata['Version'] == settings['version']

@@ -1,8 +1,8 @@
 """Which objective hands on which property, and does another world keep the order?
 
 `python -m tests.study.atlas` runs the preset `atlas` in two worlds and writes nbs/results/atlas (the first world's
-tables) and nbs/results/atlas.csv (both): less than three hours of two cores. What is done under runs/atlas is not
-done again."""
+tables) and nbs/results/atlas.csv (both): less than three hours of two cores. It is run from the repository's root;
+what is done under runs/atlas is not done again."""
 import shutil
 from pathlib import Path
 
@@ -18,7 +18,7 @@ WORLDS = {'cue .7': [], 'cue .5': ['--seed', '400', '--data-args', '{cue: 0.5}']
 
 def run(name, options):
     "The folder of the atlas in one world."
-    out = ROOT/'runs'/'atlas'/name.replace(' ', '-')
+    out = Path('runs')/'atlas'/name.replace(' ', '-')
     if kd_study(['--preset', 'atlas', '--out', str(out), *options]): raise SystemExit(f'{name} did not finish')
     return out
 
