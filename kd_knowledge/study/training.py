@@ -29,7 +29,7 @@ from ..models.classes import columns, known_classes, name_classes
 from ..distillation.cohort import classifier_learner, distill_learner
 from ..probes.core import Cast
 from .config import launched, option_names, Study, trusted
-from .steps import Bench, BESIDE, FOREIGN_SEED, log_path, objectives_of, UNTRAINED
+from .steps import Bench, FOREIGN_SEED, log_path, objectives_of, UNTAUGHT, UNTRAINED
 
 # %% ../../nbs/64_study.training.ipynb #e78a7e12
 def study_dls(
@@ -207,7 +207,7 @@ def _learner(bench, teacher, names, seed):
     students = {name: objectives.get(name.rstrip('*')) for name in names}
     load = lambda path: load_model(bench.run/path, trust=trusted(study)).to(dls.device)
     asked = {k for o in students.values() if o for k in o.others}
-    others = {k: load(f'models/{file_name(k, BESIDE.get(k, 0))}') for k in asked}
+    others = {k: load(f'models/{file_name(k, UNTAUGHT.get(k, 0))}') for k in asked}
     return distill_learner(dls, load(teacher), students, student=_network(study, names[0], dls.c),
                            seed=study.seed + seed + 1, others=others, **optimiser(study))
 
